@@ -1,0 +1,45 @@
+"""`python -m api`: the HTTP API, until SIGTERM or SIGINT."""
+
+import os
+import socket
+import sys
+
+from api.app import create_app
+from api.server import Server
+from common.config import ConfigError, load_settings, redact_url
+from common.observability.logging import configure_logging
+from common.store.database import DATABASE_DOWN
+
+
+def main() -> int:
+    """The exit status: 0 after an orderly stop, 1 without Postgres, 2 for a wrong setting, 3 for a
+    port that is taken.
+
+    THROUGHLINE_FD names a listening socket to serve on that is open already, in place of HOST and PORT.
+    """
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        server = Server(create_app(settings), host=settings.host, port=settings.port)
+        server.run(_inherited_sockets())
+    except ConfigError as error:
+        print(f"api: {error}", file=sys.stderr)
+        return 2
+    except DATABASE_DOWN as error:
+        print(f"api: Postgres at {redact_url(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _inherited_sockets() -> list[socket.socket] | None:
+    fd = os.environ.get("THROUGHLINE_FD", "")
+    if not fd:
+        return None
+    try:
+        return [socket.socket(fileno=int(fd))]
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"THROUGHLINE_FD: {fd!r} is no socket of this process: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The application: what it holds open, its routes, its one form of errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from api.auth import TokenVerifier
+from api.body import JsonRequest
+from api.errors import answer_error
+from api.metrics import Metrics
+from api.reference_page import ReferencePage
+from api.relay.hub import Hub
+from api.resources import Resources
+from api.routes.agents import agents
+from api.routes.catalogue import catalogue
+from api.routes.conversations import conversations
+from api.routes.health import health
+from api.routes.injection import DEPENDENCIES
+from api.routes.messages import messages
+from api.routes.runs import runs
+from api.routes.streams import streams
+from api.routes.tickets import tickets
+from common.config import Settings, require
+from common.eventlog.log import EventLog
+from common.queue import Bell
+from common.redis import open_redis
+from common.store.database import open_pool
+
+_DESCRIPTION = (
+    "A multi-tenant agent server. Send `Authorization: Bearer <JWT>`, and `X-Workspace-Id: <uuid>` when the token is "
+    "for several workspaces. Ids are UUIDs, times RFC 3339 in UTC. Answers carry every field, null when empty."
+)
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Raises ConfigError for settings that it cannot serve with; connects when it starts."""
+    require(settings, "database_url", "redis_url")
+    measured = Metrics()
+    app = Litestar(
+        [agents, conversations, messages, runs, streams, tickets, catalogue, health],
+        lifespan=[_lifespan],
+        dependencies={**DEPENDENCIES, "measured": Provide(lambda: measured, sync_to_thread=False)},
+        exception_handlers={Exception: answer_error},
+        middleware=[measured.middleware],
+        request_class=JsonRequest,
+        request_max_body_size=settings.max_body_bytes,
+        cors_config=_cors(settings),
+        openapi_config=_openapi(),
+        logging_config=None,
+    )
+    app.state.settings = settings
+    app.state.verifier = TokenVerifier(settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(settings)
+        stack.push_async_callback(pool.close)
+        redis = open_redis(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        queue_redis = open_redis(settings.queue_redis_url)
+        stack.push_async_callback(queue_redis.aclose)
+        log = EventLog(redis, settings.stream_ttl_s)
+        hub = await stack.enter_async_context(Hub(redis, pool, log))
+        app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub)
+        app.state.hub = hub
+        yield
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    if not settings.cors_origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(settings.cors_origins),
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Workspace-Id"],
+        max_age=600,
+    )
+
+
+def _openapi() -> OpenAPIConfig:
+    bearer = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
+    return OpenAPIConfig(
+        title="Throughline",
+        version="1",
+        description=_DESCRIPTION,
+        path="/schema",
+        render_plugins=[ReferencePage(path="/"), JsonRenderPlugin()],
+        components=Components(security_schemes={"token": bearer}),
+        security=[{"token": []}],
+        use_handler_docstrings=True,
+    )

@@ -1,0 +1,187 @@
+"""JWT -> Principal. Who is asking, in which workspace, with which role, until when."""
+
+import re
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import jwt
+import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from api.errors import invalid
+from api.jwks import ALGORITHMS, JwkSet, fetch_from
+from common.config import ConfigError, Settings
+from common.errors import ErrorCode, ThroughlineError
+
+MAX_TOKEN_BYTES = 8192
+
+_LEEWAY_S = 10
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+
+
+class WorkspaceRole(StrEnum):
+    """What somebody may do in a workspace; a viewer only reads."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+
+
+class Principal(NamedTuple):
+    """Somebody in one workspace, until `expires_at`."""
+
+    user: str
+    workspace_id: UUID
+    role: WorkspaceRole
+    expires_at: datetime
+
+
+class Claims(NamedTuple):
+    """What a verified token says."""
+
+    user: str
+    expires_at: datetime
+    workspaces: dict[UUID, WorkspaceRole]
+
+
+class _Membership(msgspec.Struct):
+    workspace_id: UUID
+    role: str
+
+
+class TokenVerifier:
+    """Accepts HS256 by the shared secret, and RS256, ES256 and EdDSA by the issuer's keys; nothing else.
+
+    Raises ConfigError when neither is configured, or the secret is too short for HS256.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.jwt_secret and not settings.jwt_jwks_url:
+            raise ConfigError("JWT_SECRET or JWT_JWKS_URL must be set; see .env.example")
+        if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
+            raise ConfigError("JWT_SECRET must have at least 32 bytes")
+        self._settings = settings
+        self._keys: JwkSet | None = None
+        if settings.jwt_jwks_url:
+            self._keys = JwkSet(fetch_from(settings.jwt_jwks_url), settings.jwt_jwks_ttl_s)
+
+    async def verify(self, token: str) -> Claims:
+        """The claims of a token that holds now. Raises `unauthorized`, or `unavailable` without the issuer's keys."""
+        if len(token) > MAX_TOKEN_BYTES:
+            raise _refused("it is longer than 8 KB")
+        try:
+            header = jwt.get_unverified_header(token)
+        except Exception:
+            raise _refused("it is malformed") from None
+        algorithm = header.get("alg")
+        key = await self._key_for(algorithm, header.get("kid"))
+        try:
+            payload = self._decode(token, key, str(algorithm))
+            return self._read(payload)
+        except ThroughlineError:
+            raise
+        except jwt.PyJWTError as error:
+            raise _refused(str(error)) from None
+        except Exception:
+            raise _refused("it is malformed") from None
+
+    async def _key_for(self, algorithm: Any, kid: Any) -> Any:
+        if algorithm == "HS256" and self._settings.jwt_secret:
+            return self._settings.jwt_secret
+        if algorithm in ALGORITHMS and self._keys is not None and isinstance(kid, str):
+            key = await self._keys.find(kid, algorithm)
+            if key is not None:
+                return key.key
+        raise _refused("it is signed with no key or algorithm that is accepted here")
+
+    def _decode(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+        issuer = self._settings.jwt_issuer
+        # The leeway is for an issuer whose clock is a little ahead; the end is checked without it.
+        payload: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            audience=self._settings.jwt_audience,
+            issuer=issuer or None,
+            leeway=_LEEWAY_S,
+            options={"require": ["exp", "aud", "sub", *(["iss"] if issuer else [])]},
+        )
+        return payload
+
+    def _read(self, payload: dict[str, Any]) -> Claims:
+        now = time.time()
+        end = float(payload["exp"])
+        begin = float(payload.get("iat", now))
+        if not end > now:
+            raise _refused("it has expired")
+        if not end - begin <= self._settings.jwt_max_lifetime_s:
+            raise _refused("it lives longer than is accepted here")
+        if not _SUBJECT.fullmatch(payload["sub"]):
+            raise _refused("its subject is malformed")
+        memberships = msgspec.convert(payload.get("workspaces", []), list[_Membership])
+        return Claims(
+            payload["sub"],
+            datetime.fromtimestamp(end, UTC),
+            {m.workspace_id: WorkspaceRole(m.role) for m in memberships if m.role in tuple(WorkspaceRole)},
+        )
+
+
+async def authenticate(connection: "ASGIConnection[Any, Any, Any, Any]", route_handler: BaseRouteHandler) -> None:
+    """A guard: afterwards `connection.user` is the Principal. A viewer passes where the route only reads."""
+    principal = await read_principal(connection)
+    reads = connection.scope.get("method") in ("GET", "HEAD") or route_handler.opt.get("reads", False)
+    if principal.role is WorkspaceRole.VIEWER and not reads:
+        raise ThroughlineError(ErrorCode.FORBIDDEN, "A viewer of this workspace may not change anything in it.")
+    connection.scope["user"] = principal
+
+
+async def read_principal(connection: "ASGIConnection[Any, Any, Any, Any]") -> Principal:
+    """Who is asking by the request's bearer token, in the workspace that it names."""
+    verifier: TokenVerifier = connection.app.state.verifier
+    claims = await verifier.verify(_bearer_token(connection.headers.get("authorization")))
+    workspace_id = _named_workspace(connection)
+    if workspace_id is None:
+        workspace_id = _only_workspace(claims)
+    role = claims.workspaces.get(workspace_id)
+    if role is None:
+        raise ThroughlineError(ErrorCode.FORBIDDEN, "The token is for no member of this workspace.")
+    return Principal(claims.user, workspace_id, role, claims.expires_at)
+
+
+def _bearer_token(header: str | None) -> str:
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise ThroughlineError(ErrorCode.UNAUTHORIZED, "Send a token: Authorization: Bearer <JWT>.")
+    return token.strip()
+
+
+def _named_workspace(connection: "ASGIConnection[Any, Any, Any, Any]") -> UUID | None:
+    query = connection.query_params
+    text = connection.headers.get("x-workspace-id") or query.get("workspaceId") or query.get("workspace_id")
+    if text is None:
+        return None
+    if not _UUID.fullmatch(text):
+        raise invalid("X-Workspace-Id: not a UUID")
+    return UUID(text)
+
+
+def _only_workspace(claims: Claims) -> UUID:
+    match list(claims.workspaces):
+        case [only]:
+            return only
+        case []:
+            raise ThroughlineError(ErrorCode.FORBIDDEN, "The token is for no member of any workspace.")
+        case _:
+            raise ThroughlineError(
+                ErrorCode.WORKSPACE_REQUIRED, "The token is for several workspaces: name one in X-Workspace-Id."
+            )
+
+
+def _refused(why: str) -> ThroughlineError:
+    return ThroughlineError(ErrorCode.UNAUTHORIZED, f"The token is not accepted: {why}.")

@@ -1,0 +1,59 @@
+"""What is to be told after a commit. Every bit of it may be lost: Postgres has it, and others look there."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from api.resources import Resources
+from common.eventlog.signals import publish_cancel
+from common.model.run_state import CancelReason, RunState
+from common.redis import REDIS_DOWN
+from common.settle import CancelledBy, Settled, settle_within
+from common.store.database import Connection
+from common.store.runs import request_cancel
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """Collected inside a transaction, carried out once it is committed."""
+
+    due: list[UUID] = field(default_factory=list)
+    """Runs to ring for."""
+    cancelled: list[UUID] = field(default_factory=list)
+    """Runs that a worker is to stop."""
+    ended: list[Settled] = field(default_factory=list)
+    """Runs that ended here, whose log is to say so."""
+
+    async def cancel(
+        self, connection: Connection, run_id: UUID, reason: CancelReason, *, promote: bool
+    ) -> RunState | None:
+        """Ends the run on the spot if nobody runs it, else notes the request; its state before that.
+
+        The caller holds the conversation's lock. `promote` lets the conversation's next run begin.
+        """
+        state = await request_cancel(connection, run_id, reason)
+        if state is RunState.RUNNING:
+            self.cancelled.append(run_id)
+        elif state is not None and not state.is_terminal:
+            settled = await settle_within(connection, run_id, CancelledBy(reason), by="api", promote=promote)
+            if settled is not None:
+                self.ended.append(settled)
+                if settled.promoted is not None:
+                    self.due.append(settled.promoted)
+        return state
+
+    async def carry_out(self, resources: Resources) -> None:
+        """Rings, signals, and tells the logs. Never raises for a Redis that is down."""
+        for run_id in self.due:
+            await resources.bell.ring(run_id)
+        try:
+            for run_id in self.cancelled:
+                await publish_cancel(resources.redis, run_id)
+            for end in self.ended:
+                if end.started is not None:
+                    await resources.log.end(end.run_id, end.event_id.attempt, end.started, end.terminal)
+        except REDIS_DOWN as error:
+            _log.warning("signal_not_sent", error=type(error).__name__)

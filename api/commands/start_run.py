@@ -1,0 +1,81 @@
+"""A message comes in: one transaction stores it and its run; then the bell rings."""
+
+from uuid import UUID
+
+from api.auth import Principal
+from api.commands.aftermath import Aftermath
+from api.commands.begin_run import Begun, accept, begin_run, begun_before, make_room
+from api.commands.choice import Wish, check_wish, choose
+from api.commands.idempotency import once
+from api.errors import invalid, not_found
+from api.resources import Resources
+from common.ids import new_id
+from common.model.messages import Message
+from common.model.requests import NewMessage
+from common.store.conversations import lock_conversation, update_last_turn
+from common.store.database import Connection, workspace_transaction
+from common.store.messages import NewMessageRow, insert_message
+
+
+async def start_run(
+    resources: Resources, principal: Principal, conversation_id: UUID, new: NewMessage, key: str | None
+) -> Begun:
+    """Stores the message and, unless it asks for none, its run; with a key that was used before, does nothing.
+
+    Raises `not_found`, `conversation_busy`, `idempotency_key_reused`, and what `choose` raises; then nothing is kept.
+    """
+    if new.run and new.role != "user":
+        raise invalid(f"run: a message of role {new.role!r} starts no run; send false")
+    request = once(principal, key, "start_run", conversation_id, new)
+    aftermath = Aftermath()
+    async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
+        kept = await request.begin(connection)
+        if kept is not None:
+            return await begun_before(connection, kept)
+        begun = await _start(resources, connection, principal, conversation_id, new, aftermath)
+        await request.keep(connection, begun.run, begun.answer)
+    await aftermath.carry_out(resources)
+    return begun
+
+
+async def _start(
+    resources: Resources,
+    connection: Connection,
+    principal: Principal,
+    conversation_id: UUID,
+    new: NewMessage,
+    aftermath: Aftermath,
+) -> Begun:
+    conversation = await lock_conversation(connection, conversation_id)
+    if conversation is None:
+        raise not_found()
+    wish = Wish(new.agent_id, new.provider, new.model)
+    if not new.run:
+        await check_wish(connection, wish)
+        message, _ = await _append(connection, principal, conversation_id, new)
+        return accept(message, None)
+    choice = await choose(connection, resources.settings, conversation, wish)
+    state = await make_room(connection, conversation_id, new.if_busy, aftermath)
+    message, turn = await _append(connection, principal, conversation_id, new)
+    return accept(message, await begin_run(connection, principal, message, turn, choice, state, aftermath))
+
+
+async def _append(
+    connection: Connection, principal: Principal, conversation_id: UUID, new: NewMessage
+) -> tuple[Message, int]:
+    turn = await update_last_turn(connection, conversation_id)
+    message = await insert_message(
+        connection,
+        NewMessageRow(
+            id=new_id(),
+            conversation_id=conversation_id,
+            turn=turn,
+            role=new.role,
+            content=new.content,
+            agent_id=new.agent_id,
+            provider=new.provider,
+            model=new.model,
+            created_by=principal.user,
+        ),
+    )
+    return message, turn

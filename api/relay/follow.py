@@ -1,0 +1,154 @@
+"""A run's events from a cursor to its end, without a gap, over lost messages, lost logs and lost connections."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from api.relay.batch import Batch
+from api.relay.client import Client
+from api.relay.hub import Feed, Hub, Subject
+from common.eventlog.log import LogEvent
+from common.ids import EventId
+from common.redis import REDIS_DOWN
+from common.store.database import DATABASE_DOWN
+
+_PAGE = 512
+
+
+class Follower:
+    """One client's way through a run.
+
+    Replays the log after the cursor, then hands on what is published; a hole, a full queue or a new
+    connection to Redis sends it back to the log. Where the log does not know the client's position, a
+    `started` without an id repairs the client's state, and what the client has seen before is told again
+    without ids: so ids only increase.
+    """
+
+    def __init__(self, hub: Hub, subject: Subject, cursor: EventId | None, idle_s: float) -> None:
+        self._hub = hub
+        self._subject = subject
+        self._idle_s = idle_s
+        self._position = cursor
+        """The event of the log after which to go on; None: from its first."""
+        self._told = cursor
+        """The greatest id that the client has seen."""
+        self._reading = False
+        self._anchored = False
+        """Whether this reading of the log has found the position in it."""
+        self.ended = False
+        """Whether the run's last event has been handed out."""
+
+    async def batches(self) -> AsyncGenerator[Sequence[Batch], None]:
+        """Everything that is there, each time; nothing (an empty sequence) after `idle_s` seconds of silence.
+
+        Ends after the run's terminal event. Closing it frees the subscription. Raises LookupError when the
+        run's row is gone.
+        """
+        client = self._hub.join(self._subject)
+        feed = self._hub.feed(self._subject)
+        try:
+            while not self.ended:
+                yield await self._next(client, feed)
+        finally:
+            self._hub.leave(self._subject, client)
+
+    async def _next(self, client: Client, feed: Feed) -> Sequence[Batch]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._idle_s
+        while True:
+            if client.behind and feed.readable:
+                client.catch_up()
+                self._reading, self._anchored = True, False
+            try:
+                batches = await self._read(feed) if self._reading else self._accept(client)
+            except (*REDIS_DOWN, *DATABASE_DOWN):
+                self._reading = False
+                client.fall_behind()
+            else:
+                if batches:
+                    return batches
+                if self._reading or (client.behind and feed.readable):
+                    continue
+            if not await client.wait(deadline - clock()):
+                return ()
+
+    async def _read(self, feed: Feed) -> list[Batch]:
+        """The next page of the log; once there is no more of it and the run has ended, the end from Postgres."""
+        try:
+            page = await self._read_page(feed)
+        except REDIS_DOWN:
+            if feed.terminal is None:
+                raise
+            page = []
+        if page:
+            batches = [self._tell(page)]
+            self._reading = not self.ended and (len(page) >= _PAGE or feed.terminal is not None)
+            return batches
+        self._reading = False
+        return [] if feed.terminal is None else await self._tell_stored_end()
+
+    async def _read_page(self, feed: Feed) -> list[LogEvent]:
+        position = self._position
+        if position is None or self._anchored:
+            return await self._hub.read_after(self._subject, position, _PAGE)
+        before = EventId(position.attempt, max(position.n - 1, 0))
+        page = await self._hub.read_after(self._subject, before, _PAGE + 1)
+        if page and page[0].id == position:
+            self._anchored = True
+            return page[1:]
+        return await self._repair(feed)
+
+    async def _repair(self, feed: Feed) -> list[LogEvent]:
+        """The log lacks our position: `started` without an id, then the log from its first event."""
+        log = await self._hub.read_after(self._subject, None, _PAGE)
+        first = log[0].id if log else None
+        if first is None and feed.terminal is not None:
+            repair = []  # The stored end brings its own `started`.
+        elif first is not None and first.n == 1:
+            # One that the client has seen is told without its id anyway.
+            repair = [LogEvent(None, log[0].data)] if self._is_new(first) else []
+        else:
+            started = await self._hub.started(self._subject)
+            if started is None:
+                raise LookupError(f"run {self._subject.run_id} no longer exists")
+            repair = [LogEvent(None, started)]
+        self._position, self._anchored = None, True
+        return repair + log
+
+    async def _tell_stored_end(self) -> list[Batch]:
+        end = await self._hub.stored_end(self._subject)
+        if end is None:
+            raise LookupError(f"run {self._subject.run_id} no longer exists")
+        return [self._tell([LogEvent(None, end.started), LogEvent(end.terminal_id, end.terminal)])]
+
+    def _accept(self, client: Client) -> list[Batch]:
+        """What was published, as far as it continues what was told."""
+        batches = []
+        for first, last, batch in client.take():
+            position = self._position
+            if position is not None and last <= position:
+                continue
+            if first.n == 1 and (position is None or first.attempt > position.attempt):
+                batches.append(self._tell(batch.events, batch))
+            elif position is not None and first.attempt == position.attempt and first.n <= position.n + 1:
+                known = position.n + 1 - first.n
+                batches.append(self._tell(batch.events[known:], None if known else batch))
+            else:
+                client.fall_behind()
+                break
+        return batches
+
+    def _tell(self, events: Sequence[LogEvent], batch: Batch | None = None) -> Batch:
+        """The events as a batch (`batch`, where it holds just these), noting that the client has them."""
+        last = events[-1].id
+        if last is not None:
+            if self._told is not None and not (events[0].id or last) > self._told:
+                events = [event if self._is_new(event.id) else LogEvent(None, event.data) for event in events]
+                batch = None
+            self._position = last
+            self._told = last if self._told is None else max(self._told, last)
+        batch = batch or Batch(events)
+        self.ended = batch.ends_run
+        return batch
+
+    def _is_new(self, event_id: EventId | None) -> bool:
+        return event_id is None or self._told is None or event_id > self._told

@@ -1,0 +1,58 @@
+"""Health and metrics: no token, no workspace."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Literal
+
+from litestar import Response, Router, get
+from litestar.di import NamedDependency
+from litestar.enums import MediaType
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import SkipValidation
+
+from api.metrics import Metrics
+from api.routes.injection import Process
+from common.model.answers import Alive, Health
+from common.redis import REDIS_DOWN
+from common.store.database import DATABASE_DOWN, check_alive
+
+_LIMIT_S = 2.0
+
+
+@get("/health/live")
+async def live() -> Alive:
+    """Whether this process answers."""
+    return Alive()
+
+
+@get(
+    "/health/ready",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="Says which store does not answer")},
+)
+async def ready(resources: Process) -> Response[Health]:
+    """Whether this process can work: asks Postgres and Redis, each for 2 s at most."""
+    postgres, redis = await asyncio.gather(
+        _ask(check_alive(resources.pool)),
+        _ask(resources.redis.ping()),
+    )
+    up = postgres == redis == "ok"
+    health = Health(status="ok" if up else "unavailable", postgres=postgres, redis=redis)
+    return Response(health, status_code=200 if up else 503)
+
+
+@get("/metrics", media_type=MediaType.TEXT)
+async def metrics(measured: NamedDependency[SkipValidation[Metrics]]) -> Response[bytes]:
+    """Figures of this process in Prometheus' text form."""
+    return Response(measured.render(), media_type=Metrics.MEDIA_TYPE)
+
+
+async def _ask(answer: Awaitable[object]) -> Literal["ok", "down"]:
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            await answer
+    except (*DATABASE_DOWN, *REDIS_DOWN):
+        return "down"
+    return "ok"
+
+
+health = Router("/", tags=["Health"], security=[{}], route_handlers=[live, ready, metrics])

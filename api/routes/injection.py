@@ -1,0 +1,28 @@
+"""What handlers ask for besides their parameters: `resources: Process` and `principal: Asker`."""
+
+from typing import Any
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
+from litestar.params import SkipValidation
+
+from api.auth import Principal
+from api.resources import Resources
+
+Process = NamedDependency[SkipValidation[Resources]]
+Asker = NamedDependency[SkipValidation[Principal]]
+
+
+def _resources(state: State) -> Any:
+    return state.resources
+
+
+def _principal(request: Request[Principal, Any, State]) -> Any:
+    return request.user
+
+
+DEPENDENCIES = {
+    "resources": Provide(_resources, sync_to_thread=False),
+    "principal": Provide(_principal, sync_to_thread=False),
+}

@@ -1,0 +1,171 @@
+"""The load generator: `python -m bench.load` reads a Spec from standard input and prints a LoadResult.
+
+A process of its own, so that its CPU is known and never counted with the server's.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+import uvloop
+
+from bench.spec import WARM_UP_S, LoadResult, Quantiles, Spec, Target
+from bench.stream import Stream
+
+_CONTENT = "Tell me something."
+
+
+async def run(spec: Spec) -> LoadResult:
+    """Prepares the conversations, says `ready` with the window's begin and end on standard error, and measures."""
+    async with _client(spec.target) as client:
+        paths = await _prepare(client, spec)
+        load = _Load(spec, paths)
+        if spec.one_by_one:
+            result = await load.one_by_one()
+        else:
+            result = await load.together()
+        await _cancel(client, load.unfinished())
+    return result
+
+
+class _Load:
+    def __init__(self, spec: Spec, paths: list[str]) -> None:
+        self._spec = spec
+        self._paths = paths
+        self._window_ns = (0, 2**63)
+        self._latencies: list[float] = []
+        self._streams: list[Stream] = []
+        self._failures: list[str] = []
+
+    async def one_by_one(self) -> LoadResult:
+        began = time.monotonic()
+        for path in self._paths:
+            await self._follow(path, deadline_s=self._spec.drain_s)
+        return self._result(time.monotonic() - began)
+
+    async def together(self) -> LoadResult:
+        spec = self._spec
+        begin = time.monotonic()
+        first = begin + spec.stagger_s + WARM_UP_S
+        last = first + spec.window_s
+        self._window_ns = (int(first * 1e9), int(last * 1e9))
+        print(json.dumps([first, last]), file=sys.stderr, flush=True)
+        deadline_s = last + spec.drain_s - begin
+        step = spec.stagger_s / spec.runs
+
+        async def begin_at(number: int, path: str) -> None:
+            await asyncio.sleep(number * step)
+            await self._follow(path, deadline_s - number * step)
+
+        async with asyncio.TaskGroup() as group:
+            for number, path in enumerate(self._paths):
+                group.create_task(begin_at(number, path))
+            group.create_task(asyncio.sleep(last - begin))
+        return self._result(spec.window_s)
+
+    def unfinished(self) -> list[str]:
+        return [stream.run_id.decode() for stream in self._streams if stream.run_id and not stream.terminal]
+
+    async def _follow(self, path: str, deadline_s: float) -> None:
+        stream = Stream(self._count)
+        self._streams.append(stream)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.get_running_loop().create_connection(lambda: stream, "127.0.0.1", self._spec.target.port)
+                stream.send(_request(self._spec, path))
+                await stream.ended
+        except (TimeoutError, OSError) as error:
+            if not stream.first_event_ns:
+                self._failures.append(f"{type(error).__name__}: nothing came")
+        finally:
+            stream.close()
+        if stream.status not in (0, 200) or b'"type":"error"' in stream.terminal:
+            self._failures.append(f"{stream.status}: {stream.terminal[:300].decode(errors='replace')}")
+
+    def _count(self, now_ns: int, stamps: list[bytes]) -> None:
+        first, last = self._window_ns
+        if first <= now_ns < last:
+            self._latencies.extend((now_ns - int(stamp)) / 1e6 for stamp in stamps)
+
+    def _result(self, seconds: float) -> LoadResult:
+        streams = self._streams
+        events = [(s.first_event_ns - s.sent_ns) / 1e6 for s in streams if s.first_event_ns]
+        tokens = [(s.first_token_ns - s.sent_ns) / 1e6 for s in streams if s.first_token_ns]
+        return LoadResult(
+            tokens=len(self._latencies),
+            seconds=seconds,
+            latency=_quantiles(self._latencies),
+            first_event=_quantiles(events),
+            first_token=_quantiles(tokens),
+            ended=sum(b'"type":"done"' in stream.terminal for stream in streams),
+            gaps=sum(stream.gaps for stream in streams),
+            failures=self._failures,
+        )
+
+
+@asynccontextmanager
+async def _client(target: Target) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{target.port}", headers=_headers(target), timeout=30
+    ) as client:
+        yield client
+
+
+async def _prepare(client: httpx.AsyncClient, spec: Spec) -> list[str]:
+    """The path to post to for each stream: with Throughline, to a conversation of its own."""
+    if not spec.target.token:
+        return ["/chat"] * spec.runs
+    places = asyncio.Semaphore(8)
+
+    async def create() -> str:
+        async with places:
+            response = await client.post("/v1/conversations", json={})
+            response.raise_for_status()
+            return f"/v1/conversations/{response.json()['id']}/messages"
+
+    return await asyncio.gather(*(create() for _ in range(spec.runs)))
+
+
+async def _cancel(client: httpx.AsyncClient, run_ids: list[str]) -> None:
+    """Leaves nothing running for the next measurement."""
+    for run_id in run_ids:
+        (await client.post(f"/v1/runs/{run_id}/cancel")).raise_for_status()
+
+
+def _headers(target: Target) -> dict[str, str]:
+    if not target.token:
+        return {}
+    return {"Authorization": f"Bearer {target.token}", "X-Workspace-Id": target.workspace_id}
+
+
+def _request(spec: Spec, path: str) -> bytes:
+    choice = {"provider": "anthropic"} if spec.target.token else {}
+    body = json.dumps({"content": _CONTENT, "model": spec.model, **choice}).encode()
+    headers = {
+        "Host": "127.0.0.1",
+        "Accept": "text/event-stream",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **_headers(spec.target),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def _quantiles(values: list[float]) -> Quantiles:
+    """Of a single value, and of none (0), too: the failures beside it say what is wrong."""
+    if len(values) < 2:
+        return Quantiles(*(values or [0.0]) * 2)
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return Quantiles(cuts[49], cuts[98])
+
+
+if __name__ == "__main__":
+    result = uvloop.run(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Spec)))
+    sys.stdout.buffer.write(msgspec.json.encode(result))

@@ -1,0 +1,76 @@
+"""One measurement: the load generator against a server, with the CPU of both."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psutil
+
+from bench.model import FakeModel
+from bench.processes import cpu_s
+from bench.servers import Server
+from bench.spec import LoadResult, Spec
+
+_ROOT = Path(__file__).parents[1]
+
+
+class Measured(NamedTuple):
+    """`cpu_s` is by process, the model's and the load generator's too; like the tokens, of the window alone.
+
+    Without a window it is empty.
+    """
+
+    load: LoadResult
+    cpu_s: dict[str, float]
+
+    def tokens_per_cpu_s(self, *names: str) -> float:
+        """Tokens delivered per CPU second of the named processes."""
+        return self.load.tokens / sum(self.cpu_s[name] for name in names)
+
+
+async def measure(server: Server, model: FakeModel, spec: Spec, cpus: set[int] | None = None) -> Measured:
+    """Raises SystemExit with the load generator's words when it could not measure.
+
+    `cpus` are those of the load generator; the other processes are not touched.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench.load",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=_ROOT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if cpus is not None:
+        os.sched_setaffinity(process.pid, cpus)
+    process.stdin.write(msgspec.json.encode(spec))
+    process.stdin.close()
+    cpu: dict[str, float] = {}
+    words = b""
+    if not spec.one_by_one:
+        words = await process.stderr.readline()
+        if words.startswith(b"["):
+            watched = {**server.processes, "model": model.process, "load": psutil.Process(process.pid)}
+            cpu = await _cpu_between(watched, *json.loads(words))
+    server.check()
+    output, more = await asyncio.gather(process.stdout.read(), process.stderr.read())
+    if await process.wait() != 0:
+        raise SystemExit(f"the load generator failed:\n{(words + more).decode(errors='replace')}")
+    return Measured(msgspec.json.decode(output, type=LoadResult), cpu)
+
+
+async def _cpu_between(watched: dict[str, psutil.Process], first: float, last: float) -> dict[str, float]:
+    """CPU seconds of each process between two moments of the monotonic clock."""
+    await asyncio.sleep(first - time.monotonic())
+    before = {name: cpu_s(process) for name, process in watched.items()}
+    await asyncio.sleep(last - time.monotonic())
+    return {name: cpu_s(process) - before[name] for name, process in watched.items()}

@@ -1,0 +1,195 @@
+"""What is measured, and the rows that come of it: performance.md says why these."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+import psutil
+
+from bench.measure import Measured, measure
+from bench.model import FakeModel, fake_model, model_name
+from bench.processes import pin
+from bench.servers import Server, baseline, throughline
+from bench.spec import Spec
+
+_SERVER_CPU, _OTHER_CPU = {0}, {1}
+_SATURATED = 0.9
+
+
+class Row(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """One line of the table. `holds` says whether `value` meets `target`."""
+
+    name: str
+    value: float
+    unit: str
+    target: str
+    holds: bool
+    baseline: float | None = None
+
+
+class Sizes(NamedTuple):
+    """How much is measured. Medians are taken over `rounds`."""
+
+    rounds: int
+    posts: int
+    concurrencies: tuple[int, ...]
+    window_s: float
+    crowd: int
+    crowd_stagger_s: float
+
+
+FULL = Sizes(rounds=3, posts=200, concurrencies=(1, 50, 200), window_s=8, crowd=500, crowd_stagger_s=5)
+QUICK = Sizes(rounds=1, posts=100, concurrencies=(1, 200), window_s=4, crowd=500, crowd_stagger_s=5)
+
+Say = Callable[[str], None]
+
+
+async def run_all(sizes: Sizes, say: Say) -> list[Row]:
+    """Measures Throughline and the baseline by turns, so that both meet the same noise."""
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(fake_model())
+        ours = await stack.enter_async_context(throughline(model.url))
+        theirs = await stack.enter_async_context(baseline(model.url))
+        bench = _Bench(sizes, say, model, ours, theirs)
+        await bench.warm_up()
+        return [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), bench.faults()]
+
+
+class _Pair(NamedTuple):
+    """The rounds of one measurement."""
+
+    ours: list[Measured]
+    theirs: list[Measured]
+
+    def medians(self, figure: Callable[[Measured], float]) -> tuple[float, float]:
+        return median(map(figure, self.ours)), median(map(figure, self.theirs))
+
+
+class _Bench:
+    def __init__(self, sizes: Sizes, say: Say, model: FakeModel, ours: Server, theirs: Server) -> None:
+        self._sizes = sizes
+        self._say = say
+        self._model = model
+        self._ours = ours
+        self._theirs = theirs
+        self._faults = 0
+
+    async def warm_up(self) -> None:
+        """Connections, prepared statements and the first import of everything are behind us."""
+        for server in (self._ours, self._theirs):
+            spec = Spec(target=server.target, model=model_name(5, 1_000), runs=10, one_by_one=True)
+            await self._measure(server, spec)
+
+    async def idle(self) -> list[Row]:
+        """From a POST to its first event, one run at a time."""
+        pair = await self._rounds(
+            "POST, one run at a time",
+            lambda server: Spec(
+                target=server.target,
+                model=model_name(3, 1_000),
+                runs=self._sizes.posts,
+                one_by_one=True,
+            ),
+        )
+        p50, base50 = pair.medians(lambda m: m.load.first_event.p50)
+        p99, base99 = pair.medians(lambda m: m.load.first_event.p99)
+        name = "POST to first SSE event, idle"
+        return [_at_most(f"{name}, p50", p50, "ms", 5, base50), _at_most(f"{name}, p99", p99, "ms", 15, base99)]
+
+    async def tokens(self) -> list[Row]:
+        """From the model's send of a token to its arrival at the client, and what it costs."""
+        rows = []
+        for runs in self._sizes.concurrencies:
+            pair = await self._rounds(
+                f"{runs} runs at 20 tokens/s", partial(self._load, runs=runs, rate=20, stagger_s=2)
+            )
+            p50, base50 = pair.medians(lambda m: m.load.latency.p50)
+            p99, base99 = pair.medians(lambda m: m.load.latency.p99)
+            name = f"token, model to client, {runs} runs x 20/s"
+            rows += [_at_most(f"{name}, p50", p50, "ms", 1.5, base50), _at_most(f"{name}, p99", p99, "ms", 5, base99)]
+        return [*rows, _per_cpu_second(f"{runs} runs x 20/s", pair)]
+
+    async def crowd(self) -> list[Row]:
+        """More runs at once than one process with the SDK manages, all server processes on one CPU."""
+        runs = self._sizes.crowd
+        if (psutil.cpu_count() or 1) < 2:
+            self._say("skipped: all servers on one CPU (this machine has no second one for the load)")
+            return []
+        pin(self._model.process, _OTHER_CPU)
+        for server in (self._ours, self._theirs):
+            for process in server.processes.values():
+                pin(process, _SERVER_CPU)
+        pair = await self._rounds(
+            f"{runs} runs at 25 tokens/s, servers on one CPU",
+            partial(self._load, runs=runs, rate=25, stagger_s=self._sizes.crowd_stagger_s),
+            _OTHER_CPU,
+        )
+        rate, base_rate = pair.medians(lambda m: m.load.tokens / m.load.seconds)
+        first, base_first = pair.medians(lambda m: m.load.first_token.p50 - 1_000 / 25)
+        name = f"{runs} runs x 25/s, servers on one CPU"
+        return [
+            _at_least(f"{name}, delivered", rate, "tokens/s", runs * 25 * 0.992, base_rate),
+            _at_most(f"{name}, first token over the model's, p50", first, "ms", 50, base_first),
+            _per_cpu_second(name, pair),
+        ]
+
+    def faults(self) -> Row:
+        """What went wrong with ours in all of the above: figures beside a fault are worth nothing."""
+        return Row(name="gaps in streams, failed runs", value=self._faults, unit="", target="0", holds=not self._faults)
+
+    def _load(self, server: Server, runs: int, rate: int, stagger_s: float) -> Spec:
+        """The streams outlast the window, and end soon after it."""
+        spec = Spec(target=server.target, model="", runs=runs, stagger_s=stagger_s, window_s=self._sizes.window_s)
+        tokens = int((stagger_s + spec.window_s + 2) * rate)
+        return msgspec.structs.replace(spec, model=model_name(tokens, rate))
+
+    async def _rounds(self, name: str, spec_of: Callable[[Server], Spec], cpus: set[int] | None = None) -> _Pair:
+        pair = _Pair([], [])
+        for number in range(1, self._sizes.rounds + 1):
+            for server, found in ((self._ours, pair.ours), (self._theirs, pair.theirs)):
+                measured = await self._measure(server, spec_of(server), cpus)
+                found.append(measured)
+                self._say(f"{name}, round {number}, {server.target.name}: {_summary(measured)}")
+        return pair
+
+    async def _measure(self, server: Server, spec: Spec, cpus: set[int] | None = None) -> Measured:
+        measured = await measure(server, self._model, spec, cpus)
+        load = measured.load
+        if sum(measured.cpu_s.get(name, 0.0) for name in ("load", "model")) > _SATURATED * load.seconds:
+            self._say("the load generator and the model had no CPU to spare: the next line says too little")
+        if server is self._ours:
+            self._faults += load.gaps + len(load.failures)
+        return measured
+
+
+def _summary(measured: Measured) -> str:
+    load = measured.load
+    cpu = " ".join(f"{name} {seconds:.2f}" for name, seconds in measured.cpu_s.items())
+    return (
+        f"{load.tokens} tokens in {load.seconds:.1f} s, latency {load.latency.p50:.2f}/{load.latency.p99:.2f} ms, "
+        f"first event {load.first_event.p50:.1f}/{load.first_event.p99:.1f} ms, "
+        f"first token {load.first_token.p50:.1f} ms, {load.ended} ended; "
+        f"CPU s: {cpu}"
+        + (
+            f"; {load.gaps} gaps, {len(load.failures)} failures, such as {load.failures[:1]}"
+            if load.gaps or load.failures
+            else ""
+        )
+    )
+
+
+def _per_cpu_second(name: str, pair: _Pair) -> Row:
+    ours = median(m.tokens_per_cpu_s("worker", "api", "valkey") for m in pair.ours)
+    theirs = median(m.tokens_per_cpu_s("baseline") for m in pair.theirs)
+    return _at_least(f"tokens per CPU second of worker, API and Redis, {name}", ours, "tokens/s", 20_000, theirs)
+
+
+def _at_most(name: str, value: float, unit: str, limit: float, base: float) -> Row:
+    return Row(name=name, value=value, unit=unit, target=f"<= {limit:g}", holds=value <= limit, baseline=base)
+
+
+def _at_least(name: str, value: float, unit: str, limit: float, base: float) -> Row:
+    return Row(name=name, value=value, unit=unit, target=f">= {limit:,.0f}", holds=value >= limit, baseline=base)

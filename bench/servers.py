@@ -1,0 +1,107 @@
+"""What is measured, as real processes: Throughline with its stores, and the baseline."""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+
+from bench.spec import Target
+from common.config import Settings
+from common.devserver.child import spawn
+from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, mint_token
+from common.devserver.readiness import free_port, until_ready
+from common.ids import new_id
+from tests.support.processes import api_process, environment, worker_process
+from tests.support.servers import running_servers
+
+_ROOT = Path(__file__).parents[1]
+_START_S = 30
+_TOKEN_LIFETIME_S = 24 * 3600
+
+
+class Server(NamedTuple):
+    """A target and its processes by name: `worker`, `api`, `postgres`, `valkey`, or `baseline`.
+
+    `check` raises RuntimeError, with what it printed, when one of them has ended.
+    """
+
+    target: Target
+    processes: dict[str, psutil.Process]
+    check: Callable[[], None] = lambda: None
+
+
+@asynccontextmanager
+async def throughline(model_url: str) -> AsyncIterator[Server]:
+    """One API and one worker as the Procfile starts them, with stores that fsync what they commit."""
+    async with running_servers(durable=True) as stores:
+        database_url = await stores.create_database()
+        settings = Settings(
+            database_url=database_url,
+            migration_database_url=database_url,
+            redis_url=stores.redis_url,
+            queue_redis_url=stores.redis_url,
+            jwt_secret=secrets.token_hex(32),
+            log_level="warning",
+            worker_max_runs=1_000,
+            anthropic_base_url=model_url,
+            anthropic_api_key="none is needed",
+        )
+        env = environment(settings)
+        async with worker_process(env) as worker, api_process(env) as api:
+
+            def check() -> None:
+                api.check_running()
+                worker.check_running()
+
+            processes = {"api": psutil.Process(api.pid), "worker": psutil.Process(worker.pid)}
+            yield Server(_target(settings, api.url), {**processes, **_stores()}, check)
+
+
+@asynccontextmanager
+async def baseline(model_url: str) -> AsyncIterator[Server]:
+    """`bench.baseline` under uvicorn, with uvloop and httptools."""
+    port = free_port()
+    child = spawn(
+        [sys.executable, "-m", "uvicorn", "bench.baseline:app", f"--port={port}", "--log-level=warning"],
+        on_parent_death=signal.SIGKILL,
+        env={**os.environ, "ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": "none is needed"},
+        cwd=_ROOT,
+    )
+    try:
+        async with asyncio.timeout(_START_S):
+            await until_ready("127.0.0.1", port)
+        yield Server(Target(name="baseline", port=port), {"baseline": psutil.Process(child.pid)})
+    finally:
+        await child.stop(signal.SIGTERM, grace_s=5)
+
+
+def _target(settings: Settings, url: str) -> Target:
+    token = mint_token(
+        settings.jwt_secret,
+        workspace=DEVELOPMENT_WORKSPACE,
+        user=str(new_id()),
+        role="owner",
+        lifetime_s=_TOKEN_LIFETIME_S,
+        audience=settings.jwt_audience,
+    )
+    return Target(
+        name="throughline",
+        port=urlsplit(url).port or 0,
+        token=token,
+        workspace_id=str(DEVELOPMENT_WORKSPACE),
+    )
+
+
+def _stores() -> dict[str, psutil.Process]:
+    """The embedded servers are children of this process."""
+    names = {"postgres": "postgres", "valkey": "valkey"}
+    children = psutil.Process().children()
+    return {name: next(process for process in children if part in process.name()) for name, part in names.items()}

@@ -1,0 +1,122 @@
+"""The `throughline` command."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from common.config import ConfigError, load_settings, redact_url, require
+from common.devserver.dev import DevOptions, dev
+from common.devserver.dotenv import with_dotenv
+from common.devserver.errors import DevServerError
+from common.devserver.health import api_health, worker_health
+from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, ROLES, mint_token
+from common.devserver.procfile import find_procfile
+from common.devserver.secret import signing_secret
+from common.store.database import DATABASE_DOWN
+from common.store.migrate import MigrationError, migrate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status. What the person can mend is one line on stderr."""
+    try:
+        environment = with_dotenv(os.environ, Path(".env"))
+        options = _parser(environment).parse_args(arguments)
+        return _COMMANDS[options.command](options, environment)
+    except (DevServerError, ConfigError, MigrationError) as error:
+        print(f"throughline: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="throughline", description="A multi-tenant agent server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = Path(environment.get("THROUGHLINE_DATA") or ".throughline")
+
+    command = commands.add_parser("dev", help="run the whole system here, with servers of its own")
+    command.add_argument("--port", type=_port, default=environment.get("PORT") or "8000", help="0: any free one")
+    command.add_argument("--data", type=Path, default=data, help="the folder that keeps all data")
+    command.add_argument("--workers", type=_count, default=1, help="how many worker processes")
+    command.add_argument("--follow-parent", action="store_true", help="stop when the calling process is gone")
+    command.add_argument("--procfile", type=Path, help="the commands to run, instead of the project's own")
+
+    commands.add_parser("migrate", help="bring the database to this version's schema")
+
+    command = commands.add_parser("health", help="tell by the exit status whether the process on this host is well")
+    command.add_argument("process", choices=("api", "worker"))
+
+    command = commands.add_parser("token", help="print a development token")
+    command.add_argument("--workspace", type=UUID, default=DEVELOPMENT_WORKSPACE)
+    command.add_argument("--user", default="developer", help="the token's `sub`")
+    command.add_argument("--role", choices=ROLES, default="owner")
+    command.add_argument("--hours", type=_hours, default=24.0, help="how long it is good for")
+    command.set_defaults(data=data)
+    return parser
+
+
+def _dev(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    procfile = options.procfile or find_procfile()
+    wanted = DevOptions(options.port, options.data, options.workers, procfile, options.follow_parent)
+    asyncio.run(dev(wanted, environment))
+    return 0
+
+
+def _migrate(_: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    settings = load_settings(environment)
+    require(settings, "migration_database_url")
+    try:
+        applied = asyncio.run(migrate(settings.migration_database_url))
+    except DATABASE_DOWN as error:
+        url = redact_url(settings.migration_database_url)
+        raise DevServerError(f"cannot reach the database {url}: {error}") from error
+    print("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    return 0
+
+
+def _health(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    check = api_health if options.process == "api" else worker_health
+    return 0 if asyncio.run(check(load_settings(environment))) else 1
+
+
+def _token(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    settings = load_settings(environment)
+    if options.hours * 3600 > settings.jwt_max_lifetime_s:
+        raise DevServerError(f"a token is good for at most {settings.jwt_max_lifetime_s / 3600:g} hours")
+    token = mint_token(
+        signing_secret(environment, options.data),
+        workspace=options.workspace,
+        user=options.user,
+        role=options.role,
+        lifetime_s=options.hours * 3600,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+    print(token)
+    return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return count
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError("more than 0")
+    return hours
+
+
+_COMMANDS = {"dev": _dev, "migrate": _migrate, "health": _health, "token": _token}

@@ -1,0 +1,131 @@
+"""`throughline dev`: from nothing to a running system, and back at Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from common.config import load_settings
+from common.devserver.errors import DevServerError
+from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, mint_token
+from common.devserver.procfile import read_procfile
+from common.devserver.readiness import free_port, until_ready
+from common.devserver.secret import signing_secret
+from common.devserver.system import System
+from common.devserver.welcome import welcome
+
+_TOKEN_LIFETIME_S = 7 * 24 * 3600
+_USER = "developer"
+_PARENT_CHECK_S = 0.2
+
+
+class DevOptions(NamedTuple):
+    """What `dev` was asked for. Port 0: one that the system chooses. `follow_parent`: end with the parent."""
+
+    port: int
+    data: Path
+    workers: int
+    procfile: Path
+    follow_parent: bool = False
+
+
+async def dev(options: DevOptions, environment: Mapping[str, str]) -> None:
+    """Runs until SIGINT or SIGTERM, then stops all in order; a second signal kills API and workers.
+
+    Raises DevServerError or ConfigError before anything runs, or when something cannot run.
+    """
+    commands = read_procfile(options.procfile)
+    env = _process_environment(options, environment)
+    load_settings(env)
+    _check_port(env["HOST"], int(env["PORT"]))
+    system = System(commands, env, options.data, options.workers, _write)
+    serving = asyncio.create_task(system.serve(lambda: _greet(env)))
+    interrupts = 0
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 1:
+            _write("throughline", "stopping; once more to kill")
+            serving.cancel()
+        else:
+            system.kill()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, interrupt)
+    watching = asyncio.create_task(_orphaned(interrupt)) if options.follow_parent else None
+    try:
+        await serving
+    except asyncio.CancelledError:
+        _write("throughline", "stopped")
+    finally:
+        if watching is not None:
+            watching.cancel()
+
+
+async def _orphaned(interrupt: Callable[[], None]) -> None:
+    """Calls `interrupt` once the parent (`make run`, say) is gone, however it went."""
+    parent = os.getppid()
+    while True:
+        await asyncio.sleep(_PARENT_CHECK_S)
+        if os.getppid() != parent:
+            interrupt()
+            return
+
+
+def _process_environment(options: DevOptions, environment: Mapping[str, str]) -> dict[str, str]:
+    """What every process of the system gets; embedded servers add their URLs once they run."""
+    if bool(environment.get("DATABASE_URL")) != bool(environment.get("REDIS_URL")):
+        raise DevServerError("set both DATABASE_URL and REDIS_URL, or neither to get embedded servers")
+    data = options.data.resolve()
+    programs = str(Path(sys.executable).parent)
+    return {
+        **environment,
+        "PATH": os.pathsep.join([programs, environment.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "THROUGHLINE_ENV": "development",
+        "THROUGHLINE_DATA": str(data),
+        "HOST": environment.get("HOST") or "127.0.0.1",
+        "PORT": str(options.port or free_port()),
+        "JWT_SECRET": signing_secret({**environment, "THROUGHLINE_ENV": "development"}, data),
+    }
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises DevServerError when somebody listens there already."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DevServerError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
+            ) from None
+
+
+async def _greet(env: Mapping[str, str]) -> None:
+    """Prints the address, a token and commands to try, once the API says that it is ready."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env["HOST"], env["HOST"])  # noqa: S104
+    await until_ready(host, int(env["PORT"]))
+    settings = load_settings(env)
+    token = mint_token(
+        settings.jwt_secret,
+        workspace=DEVELOPMENT_WORKSPACE,
+        user=_USER,
+        role="owner",
+        lifetime_s=min(_TOKEN_LIFETIME_S, settings.jwt_max_lifetime_s),
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{env['PORT']}"
+    text = welcome(address=address, token=token, user=_USER, workspace=str(DEVELOPMENT_WORKSPACE))
+    print(text, flush=True)
+
+
+def _write(name: str, line: str) -> None:
+    print(f"{name:<11} | {line}", flush=True)

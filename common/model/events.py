@@ -1,0 +1,143 @@
+"""THE vocabulary of a run's event log. An event's JSON here is the native stream's JSON, byte for byte.
+
+`type` comes first in the JSON; fields that are empty are left out, never null.
+"""
+
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from common.model.messages import EventMessage, RunError, Usage
+from common.model.run_state import CancelReason, Effect, FinishReason, Outcome
+
+
+class _Event(msgspec.Struct, rename="camel", tag_field="type", omit_defaults=True, kw_only=True, frozen=True):
+    pass
+
+
+class Started(_Event, tag="started", kw_only=True, frozen=True):
+    """Begins every attempt (`n = 1`). Clients replace what they have of this run with `messages`.
+
+    Beyond 1 MB the texts are left out: `message_ids` names the committed messages instead.
+    """
+
+    run_id: UUID
+    conversation_id: UUID
+    trigger_message_id: UUID
+    agent_id: UUID | None = None
+    provider: str
+    model: str
+    attempt: int
+    messages: list[EventMessage] | None = None
+    message_ids: list[UUID] | None = None
+
+
+class Token(_Event, tag="token", kw_only=True, frozen=True):
+    """A piece of the answer's text."""
+
+    content: str
+
+
+class Reasoning(_Event, tag="reasoning", kw_only=True, frozen=True):
+    """A piece of the model's visible reasoning."""
+
+    content: str
+
+
+class ToolCallDelta(_Event, tag="tool_call_delta", kw_only=True, frozen=True):
+    """A piece of a call's JSON arguments; the first one of a call may be empty."""
+
+    tool_call_id: str
+    name: str
+    delta: str
+
+
+class ToolCall(_Event, tag="tool_call", kw_only=True, frozen=True):
+    """A call that is committed and about to be run."""
+
+    tool_call_id: str
+    name: str
+    arguments: dict[str, Any]
+    effect: Effect
+
+
+class Step(_Event, tag="step", kw_only=True, frozen=True):
+    """A committed step: `message` overrides the tokens that led to it. `index` counts from 1."""
+
+    index: int
+    message: EventMessage
+    usage: Usage
+
+
+class ToolResult(_Event, tag="tool_result", kw_only=True, frozen=True):
+    """A committed result; `truncated` when the message holds more than the 64 KB sent here."""
+
+    tool_call_id: str
+    name: str
+    result: str
+    is_error: bool
+    outcome: Outcome
+    truncated: bool | None = None
+
+
+class Discarded(_Event, tag="discarded", kw_only=True, frozen=True):
+    """Forget everything since the last `step` or `started`: the step is asked again."""
+
+    reason: str
+
+
+class Done(_Event, tag="done", kw_only=True, frozen=True):
+    """The run completed. `message_id` is its last assistant message."""
+
+    message_id: UUID | None = None
+    usage: Usage
+    step_count: int
+    finish_reason: FinishReason
+
+
+class Error(_Event, tag="error", kw_only=True, frozen=True):
+    """The run failed."""
+
+    error: RunError
+
+
+class Cancelled(_Event, tag="cancelled", kw_only=True, frozen=True):
+    """The run was cancelled."""
+
+    reason: CancelReason
+
+
+Terminal = Done | Error | Cancelled
+Event = Started | Token | Reasoning | ToolCallDelta | ToolCall | Step | ToolResult | Discarded | Terminal
+
+STARTED_LIMIT_BYTES = 1_000_000
+TERMINAL_TYPES: frozenset[Literal["done", "error", "cancelled"]] = frozenset({"done", "error", "cancelled"})
+_TERMINAL_PREFIXES = tuple(f'{{"type":"{name}"'.encode() for name in sorted(TERMINAL_TYPES))
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """The event's one JSON form."""
+    return _encoder.encode(event)
+
+
+def encode_started(started: Started) -> bytes:
+    """`started` as JSON; beyond 1 MB it names its messages by id instead of carrying them."""
+    data = _encoder.encode(started)
+    if len(data) <= STARTED_LIMIT_BYTES or started.messages is None:
+        return data
+    ids = [message.id for message in started.messages]
+    return _encoder.encode(msgspec.structs.replace(started, messages=None, message_ids=ids))
+
+
+def decode_event(data: bytes) -> Event:
+    """The event in `data`, which was written by `encode_event`."""
+    return _decoder.decode(data)
+
+
+def is_terminal(data: bytes) -> bool:
+    """Whether `data`, written by `encode_event`, ends its run. Costs no parsing: `type` comes first."""
+    return data.startswith(_TERMINAL_PREFIXES)

@@ -1,0 +1,105 @@
+"""What clients send: bodies of the HTTP contract. A field that is not listed is refused; text may be empty unless
+bounded. In a change, an absent field (UNSET) stays as it is and null clears."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from common.model.messages import AgentSettings
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Title = Annotated[str, Meta(max_length=200)]
+ProviderName = Annotated[str, Meta(min_length=1, max_length=40)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=200)]
+ToolName = Annotated[str, Meta(min_length=1, max_length=64)]
+ToolNames = Annotated[list[ToolName], Meta(max_length=128)]
+Content = Annotated[str, Meta(min_length=1)]
+StepLimit = Annotated[int, Meta(ge=1, le=100)]
+
+DEFAULT_MAX_STEPS = 20
+
+
+class _Request(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class NewAgent(_Request, kw_only=True):
+    """`POST /v1/agents`"""
+
+    name: Name
+    instructions: str | None = None
+    provider: ProviderName | None = None
+    model: ModelName | None = None
+    tools: ToolNames = msgspec.field(default_factory=list)
+    max_steps: StepLimit = DEFAULT_MAX_STEPS
+    settings: AgentSettings = msgspec.field(default_factory=AgentSettings)
+
+
+class AgentChange(_Request, kw_only=True):
+    """`PATCH /v1/agents/{id}`; `tools` and `settings` are replaced as a whole."""
+
+    name: Name | UnsetType = UNSET
+    instructions: str | None | UnsetType = UNSET
+    provider: ProviderName | None | UnsetType = UNSET
+    model: ModelName | None | UnsetType = UNSET
+    tools: ToolNames | None | UnsetType = UNSET
+    max_steps: StepLimit | None | UnsetType = UNSET
+    settings: AgentSettings | None | UnsetType = UNSET
+
+
+class NewConversation(_Request, kw_only=True):
+    """`POST /v1/conversations`"""
+
+    title: Title | None = None
+    agent_id: UUID | None = None
+    provider: ProviderName | None = None
+    model: ModelName | None = None
+    system_prompt: str | None = None
+
+
+class ConversationChange(_Request, kw_only=True):
+    """`PATCH /v1/conversations/{id}`"""
+
+    title: Title | None | UnsetType = UNSET
+    agent_id: UUID | None | UnsetType = UNSET
+    provider: ProviderName | None | UnsetType = UNSET
+    model: ModelName | None | UnsetType = UNSET
+    system_prompt: str | None | UnsetType = UNSET
+    pinned: bool | None | UnsetType = UNSET
+    archived: bool | None | UnsetType = UNSET
+
+
+class NewMessage(_Request, kw_only=True):
+    """`POST /v1/conversations/{id}/messages`. Only a user's message starts a run."""
+
+    content: Content
+    role: Literal["user", "assistant", "system"] = "user"
+    agent_id: UUID | None = None
+    provider: ProviderName | None = None
+    model: ModelName | None = None
+    run: bool = True
+    if_busy: Literal["reject", "enqueue", "interrupt"] = "reject"
+
+
+class MessageEdit(_Request, kw_only=True):
+    """`PUT /v1/conversations/{id}/messages/{messageId}`"""
+
+    content: Content
+
+
+class Regeneration(_Request, kw_only=True):
+    """`POST /v1/conversations/{id}/messages/{messageId}/regenerate`"""
+
+    agent_id: UUID | None = None
+    provider: ProviderName | None = None
+    model: ModelName | None = None
+    if_busy: Literal["reject", "interrupt"] = "reject"
+
+
+class NewTicket(_Request, kw_only=True):
+    """`POST /v1/tickets`: exactly one of the two."""
+
+    run_id: UUID | None = None
+    conversation_id: UUID | None = None

@@ -1,0 +1,101 @@
+"""Runs across all workspaces: the scheduler's SQL functions. Ids, attempts and flags in, ids and flags out."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from common.ids import EventId
+from common.model.run_state import RunState
+from common.store.database import Pool
+
+
+class Claim(NamedTuple):
+    """A run that this worker owns for one attempt."""
+
+    workspace_id: UUID
+    run_id: UUID
+    attempt: int
+
+
+class Expired(NamedTuple):
+    """A run whose lease ran out; all but `requeued` are to be settled."""
+
+    workspace_id: UUID
+    run_id: UUID
+    attempt: int
+    verdict: Literal["requeued", "crash_loop", "cancelled"]
+
+
+class Promotable(NamedTuple):
+    """A conversation whose next waiting run nobody promoted."""
+
+    workspace_id: UUID
+    conversation_id: UUID
+
+
+class RunPosition(NamedTuple):
+    """Where a run stands; `terminal` is the id of its last event once it has ended."""
+
+    workspace_id: UUID
+    run_id: UUID
+    state: RunState
+    attempt: int
+    terminal: EventId | None
+
+
+async def claim_runs(pool: Pool, owner: str, lease_s: float, limit: int) -> list[Claim]:
+    """Up to `limit` due runs, most urgent first, each in a new attempt owned by `owner`."""
+    rows = await pool.fetch("select * from claim_runs($1, $2, $3)", owner, timedelta(seconds=lease_s), limit)
+    return [Claim(row["workspace_id"], row["run_id"], row["attempt"]) for row in rows]
+
+
+async def renew_leases(
+    pool: Pool, owner: str, claims: Sequence[tuple[UUID, int]], lease_s: float, *, wait: bool
+) -> dict[UUID, bool]:
+    """The runs whose lease is renewed, each with whether its cancel was requested.
+
+    Without `wait`, rows that somebody has locked are skipped: one that is absent may still be ours.
+    """
+    rows = await pool.fetch(
+        "select * from renew_leases($1, $2, $3, $4, $5)",
+        owner,
+        [run_id for run_id, _ in claims],
+        [attempt for _, attempt in claims],
+        timedelta(seconds=lease_s),
+        wait,
+    )
+    return {row["run_id"]: row["cancel_requested"] for row in rows}
+
+
+async def sweep_expired(pool: Pool, limit: int = 100) -> list[Expired]:
+    """Requeues runs whose lease ran out and names those that must end."""
+    rows = await pool.fetch("select * from sweep_expired($1)", limit)
+    return [Expired(row["workspace_id"], row["run_id"], row["attempt"], row["verdict"]) for row in rows]
+
+
+async def find_cancelled(pool: Pool, limit: int = 100) -> list[Claim]:
+    """Runs that nobody runs and whose cancel request nobody carried out."""
+    rows = await pool.fetch("select * from find_cancelled($1)", limit)
+    return [Claim(row["workspace_id"], row["run_id"], row["attempt"]) for row in rows]
+
+
+async def find_promotable(pool: Pool, limit: int = 100) -> list[Promotable]:
+    """Conversations with a waiting run and no active one."""
+    rows = await pool.fetch("select * from find_promotable($1)", limit)
+    return [Promotable(row["workspace_id"], row["conversation_id"]) for row in rows]
+
+
+async def poll_runs(pool: Pool, run_ids: Sequence[UUID]) -> list[RunPosition]:
+    """Where these runs stand, in one query. The caller has shown before that it may see them."""
+    rows = await pool.fetch("select * from poll_runs($1)", list(run_ids))
+    return [
+        RunPosition(
+            row["workspace_id"],
+            row["run_id"],
+            RunState(row["state"]),
+            row["attempt"],
+            None if row["terminal_n"] is None else EventId(row["terminal_attempt"], row["terminal_n"]),
+        )
+        for row in rows
+    ]

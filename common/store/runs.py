@@ -1,0 +1,389 @@
+"""Runs: the rows that decide. Reads and transitions of one workspace; see run_schedule.py for those across all."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from common.errors import LeaseLost
+from common.ids import EventId
+from common.model.messages import AgentSettings, Run, RunError, Timings, Usage
+from common.model.run_state import CancelReason, FinishReason, RunState
+from common.store.database import Connection, Row
+
+_COLUMNS = """
+    id, conversation_id, trigger_message_id, agent_id, provider, model, state, attempt, step_count, finish_reason,
+    error, usage, partial_text, created_by, created_at, started_at, first_token_at, finished_at
+"""
+
+
+class NewRun(msgspec.Struct, kw_only=True):
+    """What a run is made of: a snapshot, so that later edits of the agent do not reach it."""
+
+    id: UUID
+    conversation_id: UUID
+    trigger_message_id: UUID
+    turn: int
+    state: RunState
+    agent_id: UUID | None
+    provider: str
+    model: str
+    instructions: str
+    tools: list[str]
+    settings: AgentSettings
+    max_steps: int
+    created_by: str
+    priority: int = 0
+
+
+class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
+    """What a worker needs to run: the snapshot and where the last attempt left it. `run_seconds` were used before."""
+
+    id: UUID
+    workspace_id: UUID
+    conversation_id: UUID
+    trigger_message_id: UUID
+    turn: int
+    agent_id: UUID | None
+    provider: str
+    model: str
+    instructions: str
+    tools: list[str]
+    settings: AgentSettings
+    max_steps: int
+    step_count: int
+    step_finish_reason: FinishReason | None
+    run_seconds: float
+    cancel_requested: bool
+    created_by: str
+
+
+class RunEnd(msgspec.Struct, kw_only=True, frozen=True):
+    """How a run ends, as its row remembers it."""
+
+    state: RunState
+    finish_reason: FinishReason | None = None
+    error: RunError | None = None
+    partial_text: str | None = None
+
+
+async def insert_run(connection: Connection, new: NewRun) -> Run:
+    """The run as inserted. Its conversation is locked by the caller, so at most one run becomes active."""
+    row = await connection.fetchrow(
+        f"""
+        insert into runs (workspace_id, id, conversation_id, trigger_message_id, turn, state, agent_id, provider,
+                          model, instructions, tools, settings, max_steps, created_by, priority)
+        values (current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        returning {_COLUMNS}
+        """,
+        new.id,
+        new.conversation_id,
+        new.trigger_message_id,
+        new.turn,
+        new.state,
+        new.agent_id,
+        new.provider,
+        new.model,
+        new.instructions,
+        new.tools,
+        new.settings,
+        new.max_steps,
+        new.created_by,
+        new.priority,
+    )
+    return _read_run(row)
+
+
+async def select_run(connection: Connection, run_id: UUID) -> Run | None:
+    """The run, if it is of this workspace and its conversation is not deleted."""
+    return await _select_one(connection, "r.id = $1", run_id)
+
+
+async def select_run_of_trigger(
+    connection: Connection, conversation_id: UUID, message_id: UUID
+) -> Run | None:
+    """The newest run that `message_id` started in this conversation."""
+    return await _select_one(
+        connection, "r.conversation_id = $1 and r.trigger_message_id = $2", conversation_id, message_id
+    )
+
+
+async def select_latest_run(connection: Connection, conversation_id: UUID) -> Run | None:
+    """The active run of the conversation, else its newest."""
+    return await _select_one(connection, "r.conversation_id = $1", conversation_id)
+
+
+async def select_runs(
+    connection: Connection,
+    *,
+    conversation_id: UUID | None,
+    state: RunState | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Run]:
+    """Newest first, of conversations that are not deleted; `before` is the (createdAt, id) of the last one seen."""
+    rows = await connection.fetch(
+        f"""
+        select {_COLUMNS} from runs r
+        where ($1::uuid is null or conversation_id = $1) and ($2::text is null or state = $2)
+          and ($3::timestamptz is null or (created_at, id) < ($3, $4))
+          and exists (select from conversations c where c.workspace_id = r.workspace_id
+                      and c.id = r.conversation_id and c.deleted_at is null)
+        order by created_at desc, id desc limit $5
+        """,
+        conversation_id,
+        state,
+        before[0] if before else None,
+        before[1] if before else None,
+        limit,
+    )
+    return [_read_run(row) for row in rows]
+
+
+async def select_unfinished_runs(connection: Connection, conversation_id: UUID) -> list[Run]:
+    """What makes the conversation busy: its active run, if any, then the waiting ones in order."""
+    rows = await connection.fetch(
+        f"""
+        select {_COLUMNS} from runs
+        where conversation_id = $1 and finished_at is null
+        order by state = 'waiting', turn, created_at
+        """,
+        conversation_id,
+    )
+    return [_read_run(row) for row in rows]
+
+
+async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) -> RunSpec:
+    """What the owner of `attempt` runs. Raises LeaseLost when the run is no longer in that attempt."""
+    row = await connection.fetchrow(
+        """
+        select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
+               tools, settings, max_steps, step_count, step_finish_reason, run_seconds,
+               cancel_requested_at is not null as cancel_requested, created_by
+        from runs where id = $1 and attempt = $2 and state = 'running'
+        """,
+        run_id,
+        attempt,
+    )
+    if row is None:
+        raise LeaseLost
+    reason = row["step_finish_reason"]
+    return RunSpec(
+        **{
+            **row,
+            "settings": msgspec.convert(row["settings"], AgentSettings),
+            "step_finish_reason": reason and FinishReason(reason),
+        }
+    )
+
+
+async def request_cancel(connection: Connection, run_id: UUID, reason: CancelReason) -> RunState | None:
+    """Notes the wish to cancel, once; the first reason stays. The state as it is, None for an unknown run."""
+    state = await connection.fetchval(
+        """
+        update runs
+        set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+            cancel_reason = coalesce(cancel_reason, $2)
+        where id = $1 and finished_at is null
+        returning state
+        """,
+        run_id,
+        reason,
+    )
+    if state is None:
+        state = await connection.fetchval("select state from runs where id = $1", run_id)
+    return None if state is None else RunState(state)
+
+
+async def supersede_runs(connection: Connection, conversation_id: UUID, from_turn: int) -> None:
+    """Marks the runs of `from_turn` and later, so that what they still write does not count.
+
+    Call it before superseding the messages: a step that commits in between is then seen by one of the two.
+    """
+    await connection.execute(
+        """
+        update runs set superseded_at = clock_timestamp()
+        where conversation_id = $1 and turn >= $2 and superseded_at is null
+        """,
+        conversation_id,
+        from_turn,
+    )
+
+
+async def hold_run(connection: Connection, run_id: UUID, attempt: int, lease_s: float) -> bool:
+    """Fences a transaction of the owner: locks the run, renews its lease. Whether its output is superseded.
+
+    Raises LeaseLost when the run has another attempt or has ended.
+    """
+    row = await connection.fetchrow(
+        """
+        update runs set lease_until = clock_timestamp() + $3
+        where id = $1 and attempt = $2 and state = 'running'
+        returning superseded_at is not null as superseded
+        """,
+        run_id,
+        attempt,
+        timedelta(seconds=lease_s),
+    )
+    if row is None:
+        raise LeaseLost
+    return bool(row["superseded"])
+
+
+async def raise_attempt(connection: Connection, run_id: UUID, attempt: int, lease_s: float) -> int:
+    """Begins a new attempt under the same lease: no crash, nothing discarded. Raises LeaseLost."""
+    raised = await connection.fetchval(
+        """
+        update runs set attempt = attempt + 1, lease_until = clock_timestamp() + $3
+        where id = $1 and attempt = $2 and state = 'running'
+        returning attempt
+        """,
+        run_id,
+        attempt,
+        timedelta(seconds=lease_s),
+    )
+    if raised is None:
+        raise LeaseLost
+    return int(raised)
+
+
+async def update_progress(
+    connection: Connection,
+    run_id: UUID,
+    *,
+    step_count: int,
+    finish_reason: FinishReason | None,
+    first_token_age_s: float | None,
+) -> None:
+    """A step is committed: counts it and forgives the crashes before it.
+
+    `finish_reason` is there when the step called no tool. `first_token_age_s` is how long ago, in seconds, its first
+    token came: the run keeps the time of the first one of all.
+    """
+    await connection.execute(
+        """
+        update runs
+        set step_count = $2, step_finish_reason = $3, crashes_since_progress = 0,
+            first_token_at = coalesce(first_token_at, clock_timestamp() - $4::float8 * interval '1 second')
+        where id = $1
+        """,
+        run_id,
+        step_count,
+        finish_reason,
+        first_token_age_s,
+    )
+
+
+async def update_open_tool_calls(connection: Connection, run_id: UUID, change: int) -> None:
+    """Tool calls in flight: a crash while there are any makes the run a suspect."""
+    await connection.execute(
+        "update runs set open_tool_calls = greatest(0, open_tool_calls + $2) where id = $1", run_id, change
+    )
+
+
+async def hand_back(connection: Connection, run_id: UUID, attempt: int) -> bool:
+    """The owner lets go without a crash: the run is due again at once. Whether it was still ours."""
+    return bool(
+        await connection.fetchval(
+            """
+            update runs
+            set state = 'queued', lease_owner = null, lease_until = null, open_tool_calls = 0,
+                available_at = clock_timestamp(),
+                run_seconds = run_seconds + extract(epoch from clock_timestamp() - claimed_at)
+            where id = $1 and attempt = $2 and state = 'running'
+            returning true
+            """,
+            run_id,
+            attempt,
+        )
+    )
+
+
+async def update_ended(
+    connection: Connection, run_id: UUID, end: RunEnd, usage: Usage, event_id: EventId, event: bytes
+) -> None:
+    """Makes the run terminal; from here on a trigger keeps the row as it is."""
+    await connection.execute(
+        """
+        update runs
+        set state = $2, finish_reason = $3, error = $4, partial_text = $5, usage = $6, attempt = $7,
+            terminal_attempt = $7, terminal_n = $8, terminal_event = $9, finished_at = clock_timestamp(),
+            lease_owner = null, lease_until = null, open_tool_calls = 0,
+            run_seconds = run_seconds + coalesce(extract(epoch from clock_timestamp() - claimed_at), 0)
+        where id = $1
+        """,
+        run_id,
+        end.state,
+        end.finish_reason,
+        end.error,
+        end.partial_text,
+        usage,
+        event_id.attempt,
+        event_id.n,
+        event.decode(),
+    )
+
+
+async def promote_waiting(connection: Connection, conversation_id: UUID) -> UUID | None:
+    """Queues the conversation's next waiting run if none is active; the caller holds the conversation's lock."""
+    promoted: UUID | None = await connection.fetchval(
+        """
+        update runs set state = 'queued', available_at = clock_timestamp()
+        where id = (
+            select id from runs w
+            where w.conversation_id = $1 and w.state = 'waiting' and w.cancel_requested_at is null
+              and not exists (select from runs a where a.workspace_id = w.workspace_id
+                              and a.conversation_id = $1 and a.state in ('queued', 'running', 'paused'))
+            order by w.turn, w.created_at limit 1)
+        returning id
+        """,
+        conversation_id,
+    )
+    return promoted
+
+
+async def _select_one(connection: Connection, condition: str, *arguments: Any) -> Run | None:
+    row = await connection.fetchrow(
+        f"""
+        select {_COLUMNS} from runs r
+        where {condition}
+          and exists (select from conversations c where c.workspace_id = r.workspace_id
+                      and c.id = r.conversation_id and c.deleted_at is null)
+        order by state in ('queued', 'running', 'paused') desc, created_at desc, id desc limit 1
+        """,  # noqa: S608 -- the conditions are the literals above
+        *arguments,
+    )
+    return None if row is None else _read_run(row)
+
+
+def _read_run(row: Row) -> Run:
+    created = row["created_at"]
+    return Run(
+        id=row["id"],
+        conversation_id=row["conversation_id"],
+        trigger_message_id=row["trigger_message_id"],
+        agent_id=row["agent_id"],
+        provider=row["provider"],
+        model=row["model"],
+        state=RunState(row["state"]),
+        attempt=row["attempt"],
+        step_count=row["step_count"],
+        finish_reason=row["finish_reason"] and FinishReason(row["finish_reason"]),
+        error=row["error"] and msgspec.convert(row["error"], RunError),
+        usage=msgspec.convert(row["usage"], Usage),
+        partial_text=row["partial_text"],
+        timings=Timings(
+            queued_ms=_milliseconds(created, row["started_at"]),
+            first_token_ms=_milliseconds(created, row["first_token_at"]),
+            total_ms=_milliseconds(created, row["finished_at"]),
+        ),
+        created_by=row["created_by"],
+        created_at=created,
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _milliseconds(start: datetime, end: datetime | None) -> int | None:
+    return None if end is None else round((end - start).total_seconds() * 1000)

@@ -1,0 +1,122 @@
+"""Migrations: once each, in order, from many processes, as an owner who is no superuser."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from common.config import load_settings
+from common.store.database import open_pool
+from common.store.migrate import Migration, MigrationError, load_migrations, migrate
+from tests.support.servers import Servers
+
+_MIGRATE = """
+import asyncio, sys
+from common.store.migrate import migrate
+print(*asyncio.run(migrate(sys.argv[1])))
+"""
+NAMES = [migration.name for migration in load_migrations()]
+
+
+@pytest.fixture
+async def empty_url(servers: Servers) -> AsyncIterator[str]:
+    """A database without a single table."""
+    url = await servers.create_database(template=None)
+    yield url
+    await servers.drop_database(url)
+
+
+async def test_migrate_twice_applies_each_file_once(empty_url: str) -> None:
+    """The second call finds nothing to do."""
+    assert await migrate(empty_url) == NAMES
+    assert await migrate(empty_url) == []
+
+
+async def test_migrate_from_many_connections_applies_each_file_once(empty_url: str) -> None:
+    """Of 20 calls at once each file is applied by exactly one, and all succeed."""
+    applied = await asyncio.gather(*(migrate(empty_url) for _ in range(20)))
+    assert sorted(name for names in applied for name in names) == NAMES
+
+
+async def test_migrate_from_many_processes_applies_each_file_once(empty_url: str) -> None:
+    """The same with processes of their own, as a rolling deployment starts them."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _MIGRATE, empty_url, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    outputs = [(await process.communicate())[0].decode().split() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    assert sorted(name for names in outputs for name in names) == NAMES
+
+
+async def test_migrate_with_changed_file_is_refused(empty_url: str) -> None:
+    """A file that was applied never changes: the error names it, and nothing is applied after it."""
+    first = Migration(number=1, name="0001_a.sql", sql="create table a ()")
+    await migrate(empty_url, [first])
+    changed = Migration(number=1, name="0001_a.sql", sql="create table a (id integer)")
+    second = Migration(number=2, name="0002_b.sql", sql="create table b ()")
+    with pytest.raises(MigrationError, match=r"0001_a.sql: it was changed"):
+        await migrate(empty_url, [changed, second])
+    assert await _fetch_tables(empty_url) == {"a", "schema_migrations"}
+
+
+async def test_migrate_with_hole_in_numbers_is_refused(empty_url: str) -> None:
+    """A missing number is an error before anything is applied."""
+    files = [
+        Migration(number=1, name="0001_a.sql", sql="create table a ()"),
+        Migration(number=3, name="0003_c.sql", sql="create table c ()"),
+    ]
+    with pytest.raises(MigrationError, match=r"0003_c.sql: number 0002 should come here"):
+        await migrate(empty_url, files)
+    assert await _fetch_tables(empty_url) == set()
+
+
+async def test_migrate_with_failing_statement_leaves_nothing_of_its_file(empty_url: str) -> None:
+    """A file is applied as a whole or not at all; the files before it stay."""
+    files = [
+        Migration(number=1, name="0001_a.sql", sql="create table a ()"),
+        Migration(number=2, name="0002_b.sql", sql="create table b (); select 1 / 0"),
+    ]
+    with pytest.raises(MigrationError, match=r"0002_b.sql: division by zero"):
+        await migrate(empty_url, files)
+    assert await _fetch_tables(empty_url) == {"a", "schema_migrations"}
+
+
+async def test_migrate_of_newer_database_leaves_it_alone(empty_url: str) -> None:
+    """An older version of the service starts on a database that a newer one has migrated."""
+    first = Migration(number=1, name="0001_a.sql", sql="create table a ()")
+    second = Migration(number=2, name="0002_b.sql", sql="create table b ()")
+    await migrate(empty_url, [first, second])
+    assert await migrate(empty_url, [first]) == []
+
+
+@pytest.mark.parametrize("attribute", ["createrole", "nocreaterole"])
+async def test_migrate_as_plain_owner_makes_a_database_that_serves(servers: Servers, attribute: str) -> None:
+    """An owner who is no superuser can migrate, and can serve afterwards."""
+    owner, database = f"owner_{attribute}", f"of_{attribute}"
+    await servers.execute(f"create role {owner} login {attribute}")
+    await servers.execute(f"create database {database} owner {owner}")
+    option = " with admin option" if attribute == "createrole" else ""
+    await servers.execute(f"grant throughline_app, throughline_scheduler to {owner}{option}")
+    url = servers.url_of(database, owner)
+    try:
+        assert await migrate(url) == NAMES
+        pool = await open_pool(load_settings({"DATABASE_URL": url}))
+        assert await pool.fetch("select * from claim_runs('worker', '10 s', 1)") == []
+        await pool.close()
+    finally:
+        await servers.execute(f"drop database {database} with (force)")
+        await servers.execute(f"drop role {owner}")
+
+
+async def _fetch_tables(url: str) -> set[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+        return {row["tablename"] for row in rows}
+    finally:
+        await connection.close()

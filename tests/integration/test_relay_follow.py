@@ -1,0 +1,184 @@
+"""A follower's way through a run: replay, live, and what it does when the log is not what it was."""
+
+from redis.asyncio import Redis
+
+from api.relay.hub import Hub
+from common.eventlog.keys import events_key, head_key, live_channel
+from common.eventlog.log import EventLog
+from common.ids import EventId
+from common.model.events import Token, encode_event
+from common.store.database import Pool
+from tests.support.eventually import eventually
+from tests.support.player import Player
+from tests.support.relay_reader import Reader
+
+
+async def test_follow_from_the_start(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """What was appended before and after joining is told once, in order, and the end ends it."""
+    player = await Player.begin(pool, log)
+    await player.tell("a", "b")
+    reader = Reader(hub, player)
+    await reader.told("started", "a", "b")
+    await player.tell("c")
+    await player.end()
+    assert await reader.ended() == ["started", "a", "b", "c", "done"]
+    assert reader.ids == ["1-1", "1-2", "1-3", "1-4", "1-5"]
+
+
+async def test_follow_of_a_queued_run(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """A run that nobody runs yet is followed from its first event."""
+    player = await Player.queue(pool, log)
+    reader = Reader(hub, player)
+    await eventually(lambda: hub.subscriptions)
+    await player.start()
+    await player.end()
+    assert await reader.ended() == ["started", "done"]
+
+
+async def test_follow_from_every_cursor(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """From any event on, exactly the rest is told: while the run goes on, and when it is over."""
+    player = await Player.begin(pool, log)
+    await player.tell("a", "b")
+    await player.tell("c")
+    cursors = [EventId(1, n) for n in range(1, player.n + 1)]
+    live = [Reader(hub, player, cursor) for cursor in cursors]
+    for reader, cursor in zip(live, cursors, strict=True):
+        await reader.told(*["started", "a", "b", "c"][cursor.n :])
+    await player.start_again()
+    end = await player.end()
+    every = ["started", "a", "b", "c", "started", "done"]
+    for reader, cursor in zip(live, cursors, strict=True):
+        assert await reader.ended() == every[cursor.n :]
+    late = [Reader(hub, player, cursor, end) for cursor in [*cursors, EventId(2, 1)]]
+    for n, reader in enumerate(late, 1):
+        assert await reader.ended() == every[n:]
+        assert reader.ids[-1] == "2-2"
+
+
+async def test_follow_with_a_publication_lost(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """A hole in what is published is filled from the stream."""
+    player = await Player.begin(pool, log)
+    reader = Reader(hub, player)
+    await reader.told("started")
+    lost = encode_event(Token(content="lost"))
+    await redis.xadd(events_key(player.id), {"d": lost}, id="1-2")
+    await redis.hincrby(head_key(player.id), "n", 1)  # type: ignore[misc]
+    player.n = 2
+    await player.tell("found")
+    await reader.told("started", "lost", "found")
+    assert reader.ids == ["1-1", "1-2", "1-3"]
+    await reader.leave()
+
+
+async def test_follow_with_a_publication_repeated_or_malformed(
+    hub: Hub, pool: Pool, log: EventLog, redis: Redis
+) -> None:
+    """What was told is not told again, and what nobody understands is read from the stream."""
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    reader = Reader(hub, player)
+    await reader.told("started", "a")
+    await redis.publish(live_channel(player.id), b"1-2-2\n" + encode_event(Token(content="a")))
+    await redis.publish(live_channel(player.id), b"what?")
+    await player.tell("b")
+    await reader.told("started", "a", "b")
+    await reader.leave()
+
+
+async def test_follow_of_a_publication_without_events(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """A batch too large to be published is read from the stream."""
+    player = await Player.begin(pool, log)
+    reader = Reader(hub, player)
+    await reader.told("started")
+    await player.tell("x" * 300_000)
+    await reader.told("started", "x" * 300_000)
+    await reader.leave()
+
+
+async def test_follow_beyond_one_page(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """A long run is replayed whole, page by page."""
+    player = await Player.begin(pool, log)
+    words = [str(n) for n in range(2000)]
+    for start in range(0, 2000, 400):
+        await player.tell(*words[start : start + 400])
+    end = await player.end()
+    assert await Reader(hub, player, None, end).ended() == ["started", *words, "done"]
+    assert await Reader(hub, player, EventId(1, 1001), end).ended() == [*words[1000:], "done"]
+
+
+async def test_follow_of_an_unknown_cursor(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """A cursor ahead of the log: `started` and what is known come without ids, newer events with theirs."""
+    player = await Player.begin(pool, log)
+    await player.tell("a", "b")
+    reader = Reader(hub, player, EventId(1, 4))
+    await reader.told("started", "a", "b")
+    await player.tell("c", "d")
+    await reader.told("started", "a", "b", "c", "d")
+    assert reader.ids == [None, None, None, None, "1-5"]
+    await reader.leave()
+
+
+async def test_follow_of_a_trimmed_cursor(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """A cursor that was trimmed away: a `started` without an id, then the log from its first event."""
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    await player.start_again()
+    await player.tell("b")
+    await redis.xtrim(events_key(player.id), minid="2-1", approximate=False)
+    reader = Reader(hub, player, EventId(1, 2))
+    await reader.told("started", "started", "b")
+    assert reader.ids == [None, "2-1", "2-2"]
+    await reader.leave()
+
+
+async def test_follow_of_a_cursor_whose_log_is_gone(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """The log was lost: a `started` without an id at once, and the next attempt when it begins."""
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    await redis.flushall()
+    reader = Reader(hub, player, EventId(1, 2))
+    await reader.told("started")
+    await player.start_again()
+    await player.tell("b")
+    await reader.told("started", "started", "b")
+    assert reader.ids == [None, "2-1", "2-2"]
+    await reader.leave()
+
+
+async def test_follow_with_the_log_lost_meanwhile(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """FLUSHALL in mid-run: the client sees `started` of the new attempt, ids go on increasing, the end is
+    told.
+    """
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    reader = Reader(hub, player)
+    await reader.told("started", "a")
+    await redis.flushall()
+    await player.start_again()
+    await player.tell("b")
+    await player.end()
+    assert await reader.ended() == ["started", "a", "started", "b", "done"]
+    assert reader.ids == ["1-1", "1-2", "2-1", "2-2", "2-3"]
+
+
+async def test_follow_of_an_ended_run_without_a_stream(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """The stream is gone: Postgres gives a `started` without an id and the terminal event with its own."""
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    end = await player.end()
+    await redis.flushall()
+    for cursor in (None, EventId(1, 2), EventId(1, 1)):
+        reader = Reader(hub, player, cursor, end)
+        assert await reader.ended() == ["started", "done"]
+        assert reader.ids == [None, "1-3"]
+
+
+async def test_follow_of_an_end_that_nobody_appended(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """The owner died between settling and appending: the poll finds the end and tells it from Postgres."""
+    player = await Player.begin(pool, log)
+    await player.tell("a")
+    reader = Reader(hub, player)
+    await reader.told("started", "a")
+    await player.end(tell_log=False)
+    assert await reader.ended() == ["started", "a", "started", "done"]
+    assert reader.ids == ["1-1", "1-2", None, "1-3"]

@@ -1,0 +1,153 @@
+"""Claims, leases and sweeps, on the database's own clock."""
+
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from common.model.run_state import CancelReason, RunState
+from common.store.database import Pool, workspace_transaction
+from common.store.run_schedule import (
+    Claim,
+    claim_runs,
+    find_cancelled,
+    find_promotable,
+    poll_runs,
+    renew_leases,
+    sweep_expired,
+)
+from common.store.runs import request_cancel
+from tests.support.seed import Seeded, seed_run
+
+
+async def _sql(pool: Pool, workspace_id: UUID, statement: str) -> None:
+    async with workspace_transaction(pool, workspace_id) as connection:
+        await connection.execute(statement)
+
+
+async def _crash(pool: Pool, seeded: Seeded, *, in_tool: bool) -> str:
+    """Claims the run, lets its lease lapse and sweeps; the verdict."""
+    await _sql(pool, seeded.workspace_id, "update runs set available_at = clock_timestamp() where state = 'queued'")
+    await claim_runs(pool, "dead", 10, 10)
+    await _sql(
+        pool,
+        seeded.workspace_id,
+        f"update runs set lease_until = clock_timestamp() - interval '1 s', open_tool_calls = {int(in_tool)}",
+    )
+    (expired,) = await sweep_expired(pool)
+    return expired.verdict
+
+
+async def test_run_is_claimed_once(pool: Pool) -> None:
+    """Two workers that look at the same moment get different runs, each in its first attempt."""
+    seeded = [await seed_run(pool) for _ in range(3)]
+    first, second = await claim_runs(pool, "a", 10, 2), await claim_runs(pool, "b", 10, 10)
+    assert [claim.attempt for claim in (*first, *second)] == [1, 1, 1]
+    assert {claim.run_id for claim in (*first, *second)} == {one.run.id for one in seeded}
+
+
+async def test_claim_under_lock_is_skipped(pool: Pool) -> None:
+    """A row that a slow transaction holds delays nobody else's claim."""
+    held, free = await seed_run(pool), await seed_run(pool)
+    async with workspace_transaction(pool, held.workspace_id) as connection:
+        await connection.execute("select from runs where id = $1 for update", held.run.id)
+        claims = await claim_runs(pool, "a", 10, 10)
+    assert [claim.run_id for claim in claims] == [free.run.id]
+
+
+async def test_claim_leaves_a_run_that_is_to_be_cancelled(pool: Pool) -> None:
+    """It is found by those who end such runs instead."""
+    seeded = await seed_run(pool)
+    async with workspace_transaction(pool, seeded.workspace_id) as connection:
+        await request_cancel(connection, seeded.run.id, CancelReason.USER)
+    assert await claim_runs(pool, "a", 10, 10) == []
+    assert await find_cancelled(pool) == [Claim(seeded.workspace_id, seeded.run.id, 0)]
+
+
+async def test_renewal_answers_for_what_is_still_owned(pool: Pool) -> None:
+    """Another owner's run, an older attempt and an unknown run are absent; a cancel request is told."""
+    seeded = await seed_run(pool)
+    other = await seed_run(pool)
+    (claim,) = await claim_runs(pool, "me", 10, 1)
+    await claim_runs(pool, "you", 10, 1)
+    async with workspace_transaction(pool, seeded.workspace_id) as connection:
+        await request_cancel(connection, seeded.run.id, CancelReason.USER)
+    asked = [(claim.run_id, 1), (other.run.id, 1)]
+    assert await renew_leases(pool, "me", asked, 10, wait=False) == {seeded.run.id: True}
+    assert await renew_leases(pool, "me", [(claim.run_id, 2)], 10, wait=True) == {}
+
+
+async def test_renewal_skips_a_locked_row_and_renews_the_others(pool: Pool) -> None:
+    """One row's lock must not let all leases of a worker lapse."""
+    locked, free = await seed_run(pool), await seed_run(pool)
+    await claim_runs(pool, "me", 10, 10)
+    asked = [(locked.run.id, 1), (free.run.id, 1)]
+    async with workspace_transaction(pool, locked.workspace_id) as connection:
+        await connection.execute("select from runs where id = $1 for update", locked.run.id)
+        assert await renew_leases(pool, "me", asked, 10, wait=False) == {free.run.id: False}
+    assert await renew_leases(pool, "me", asked[:1], 10, wait=True) == {locked.run.id: False}
+
+
+async def test_living_lease_is_left_alone(pool: Pool) -> None:
+    """The sweep touches no run whose lease has not run out."""
+    await seed_run(pool)
+    await claim_runs(pool, "me", 10, 10)
+    assert await sweep_expired(pool) == []
+
+
+async def test_first_crash_is_due_again_at_once(pool: Pool) -> None:
+    """The next worker takes the run in a new attempt without waiting."""
+    seeded = await seed_run(pool)
+    assert await _crash(pool, seeded, in_tool=False) == "requeued"
+    assert await claim_runs(pool, "next", 10, 10) == [Claim(seeded.workspace_id, seeded.run.id, 2)]
+
+
+async def test_second_crash_waits(pool: Pool) -> None:
+    """From the second crash on there is a pause, so that a run that kills its worker does not kill all at once."""
+    seeded = await seed_run(pool)
+    for _ in range(2):
+        assert await _crash(pool, seeded, in_tool=False) == "requeued"
+    assert await claim_runs(pool, "next", 10, 10) == []
+
+
+async def test_third_crash_inside_a_tool_is_a_loop(pool: Pool) -> None:
+    """A run whose tool was running at each of three crashes is the suspect."""
+    seeded = await seed_run(pool)
+    verdicts = [await _crash(pool, seeded, in_tool=True) for _ in range(3)]
+    assert verdicts == ["requeued", "requeued", "crash_loop"]
+
+
+async def test_tenth_crash_is_a_loop_whatever_ran(pool: Pool) -> None:
+    """A crash without a tool is probably a neighbour's fault, but not ten times."""
+    seeded = await seed_run(pool)
+    verdicts = [await _crash(pool, seeded, in_tool=False) for _ in range(10)]
+    assert verdicts == ["requeued"] * 9 + ["crash_loop"]
+
+
+async def test_missed_promotion_is_found(pool: Pool) -> None:
+    """A waiting run without an active one before it is one that somebody forgot."""
+    waiting = await seed_run(pool, state=RunState.WAITING)
+    ((workspace_id, conversation_id),) = await find_promotable(pool)
+    assert (workspace_id, conversation_id) == (waiting.workspace_id, waiting.conversation_id)
+
+
+async def test_position_tells_state_and_nothing_else(pool: Pool) -> None:
+    """A relay's poll knows attempt and state; an unknown run is absent."""
+    seeded = await seed_run(pool)
+    (position,) = await poll_runs(pool, [seeded.run.id, seeded.workspace_id])
+    assert position == (seeded.workspace_id, seeded.run.id, RunState.QUEUED, 0, None)
+
+
+@pytest.mark.parametrize("column", ["instructions", "provider", "usage", "terminal_event", "created_by", "error"])
+async def test_scheduler_role_may_not_read_content(database_url: str, column: str) -> None:
+    """What sees across workspaces sees no content: the grants stop even a faulty function."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("set role throughline_scheduler")
+        assert await connection.fetchval("select count(id) from runs") == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(f"select {column} from runs")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("select from messages")
+    finally:
+        await connection.close()

@@ -1,0 +1,62 @@
+"""A worker by hand: the real claim, commit and end of a run, at the moment that a test chooses."""
+
+from uuid import UUID
+
+from common.ids import EventId
+from common.model.messages import Message, ToolCallRequest, Usage
+from common.model.run_state import CancelReason, FinishReason
+from common.settle import CancelledBy, Completed, Settled, settle
+from common.store.database import Pool, workspace_transaction
+from common.store.run_messages import StepOutput, insert_step_message
+from common.store.run_schedule import Claim, claim_runs
+from common.store.runs import hold_run
+
+LEASE_S = 60
+
+
+async def claim(pool: Pool) -> Claim:
+    """The one run that is due."""
+    [claimed] = await claim_runs(pool, "by hand", LEASE_S, 10)
+    return claimed
+
+
+async def commit_step(pool: Pool, claimed: Claim, text: str, step: int = 1) -> Message:
+    """The run's next assistant message, as its worker commits it."""
+    output = StepOutput(content=text, reasoning=None, tool_calls=list[ToolCallRequest](), provider_data=None, usage=Usage())
+    async with workspace_transaction(pool, claimed.workspace_id) as connection:
+        superseded = await hold_run(connection, claimed.run_id, claimed.attempt, LEASE_S)
+        return await insert_step_message(
+            connection, run_id=claimed.run_id, step=step, output=output, superseded=superseded
+        )
+
+
+async def complete(pool: Pool, claimed: Claim) -> Settled:
+    """The run's end, when all went well."""
+    return await _end(pool, claimed, Completed(FinishReason.STOP))
+
+
+async def obey_cancel(pool: Pool, claimed: Claim) -> Settled:
+    """The run's end, when its worker has seen the request."""
+    return await _end(pool, claimed, CancelledBy(CancelReason.USER))
+
+
+async def answer(pool: Pool, text: str = "hello back") -> UUID:
+    """The whole life of the one run that is due; its id."""
+    claimed = await claim(pool)
+    await commit_step(pool, claimed, text)
+    await complete(pool, claimed)
+    return claimed.run_id
+
+
+async def _end(pool: Pool, claimed: Claim, outcome: Completed | CancelledBy) -> Settled:
+    settled = await settle(
+        pool,
+        claimed.workspace_id,
+        claimed.run_id,
+        outcome,
+        by="owner",
+        attempt=claimed.attempt,
+        seal=lambda _closed, _terminal: EventId(claimed.attempt, 9),
+    )
+    assert settled is not None
+    return settled

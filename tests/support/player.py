@@ -1,0 +1,104 @@
+"""Plays the worker of a run: real rows, real events, one call at a time."""
+
+from typing import Self
+from uuid import UUID
+
+from common.eventlog.log import AppendResult, Batch, EventLog
+from common.ids import EventId
+from common.model.events import Event, Started, Token, encode_event
+from common.model.messages import Run
+from common.model.run_state import FinishReason
+from common.settle import Completed, settle
+from common.store.database import Pool, workspace_transaction
+from common.store.run_schedule import claim_runs
+from common.store.runs import raise_attempt
+from tests.support.seed import seed_run
+
+
+class Player:
+    """One run of a conversation of its own, queued at first."""
+
+    def __init__(self, pool: Pool, log: EventLog, workspace_id: UUID, run: Run) -> None:
+        self._pool = pool
+        self._log = log
+        self.workspace_id = workspace_id
+        self.run = run
+        self.attempt = 0
+        self.n = 0
+
+    @classmethod
+    async def queue(
+        cls, pool: Pool, log: EventLog, workspace_id: UUID | None = None, conversation_id: UUID | None = None
+    ) -> Self:
+        """A queued run, of which the log knows nothing."""
+        seeded = await seed_run(pool, workspace_id=workspace_id, conversation_id=conversation_id)
+        return cls(pool, log, seeded.workspace_id, seeded.run)
+
+    @classmethod
+    async def begin(
+        cls, pool: Pool, log: EventLog, workspace_id: UUID | None = None, conversation_id: UUID | None = None
+    ) -> Self:
+        """A running run whose log holds `started`."""
+        player = await cls.queue(pool, log, workspace_id, conversation_id)
+        await player.start()
+        return player
+
+    async def start(self) -> None:
+        """Claims the run and opens its first attempt."""
+        claims = await claim_runs(self._pool, "player", 60, 100)
+        self.attempt = next(claim.attempt for claim in claims if claim.run_id == self.id)
+        await self.open_attempt()
+
+    async def start_again(self) -> None:
+        """Raises the attempt, as an owner does whose log was lost."""
+        async with workspace_transaction(self._pool, self.workspace_id) as connection:
+            self.attempt = await raise_attempt(connection, self.id, self.attempt, 60)
+        await self.open_attempt()
+
+    async def open_attempt(self) -> None:
+        """Appends `started` as the attempt's first event."""
+        self.n = 0
+        await self.append(
+            Started(
+                run_id=self.id,
+                conversation_id=self.run.conversation_id,
+                trigger_message_id=self.run.trigger_message_id,
+                provider=self.run.provider,
+                model=self.run.model,
+                attempt=self.attempt,
+                messages=[],
+            )
+        )
+
+    async def tell(self, *words: str) -> None:
+        """Appends a batch of tokens."""
+        await self.append(*(Token(content=word) for word in words))
+
+    async def append(self, *events: Event) -> None:
+        """Appends a batch; what is not accepted fails the test."""
+        batch = Batch(self.attempt, self.n + 1, tuple(encode_event(event) for event in events))
+        result = await self._log.append(self.id, batch)
+        assert result is AppendResult.OK, result
+        self.n += len(events)
+
+    async def end(self, *, tell_log: bool = True) -> EventId:
+        """Settles the run as completed and appends `done`, or leaves the latter out. The id of `done`."""
+        settled = await settle(
+            self._pool,
+            self.workspace_id,
+            self.id,
+            Completed(FinishReason.STOP),
+            by="owner",
+            attempt=self.attempt,
+            seal=lambda _calls, _terminal: EventId(self.attempt, self.n + 1),
+        )
+        assert settled is not None
+        if tell_log:
+            batch = Batch(self.attempt, self.n + 1, (settled.terminal,))
+            assert await self._log.append(self.id, batch) is AppendResult.OK
+        self.n += 1
+        return settled.event_id
+
+    @property
+    def id(self) -> UUID:
+        return self.run.id

@@ -1,0 +1,56 @@
+"""A follower in a task, and what it was told."""
+
+import asyncio
+
+from api.relay.follow import Follower
+from api.relay.hub import Hub, Subject
+from common.eventlog.log import LogEvent
+from common.ids import EventId
+from common.model.events import Token, decode_event
+from tests.support.eventually import eventually
+from tests.support.player import Player
+
+
+class Reader:
+    """Follows a run in a task and keeps what it is told."""
+
+    def __init__(
+        self, hub: Hub, player: Player, cursor: EventId | None = None, terminal: EventId | None = None
+    ) -> None:
+        subject = Subject(player.workspace_id, player.id, terminal)
+        self._follower = Follower(hub, subject, cursor, idle_s=15)
+        self.events: list[LogEvent] = []
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for batches in self._follower.batches():
+            for batch in batches:
+                self.events += batch.events
+
+    @property
+    def ids(self) -> list[str | None]:
+        return [None if event.id is None else str(event.id) for event in self.events]
+
+    @property
+    def words(self) -> list[str]:
+        decoded = [decode_event(event.data) for event in self.events]
+        return [event.content if isinstance(event, Token) else type(event).__name__.lower() for event in decoded]
+
+    async def told(self, *words: str) -> None:
+        """Waits until exactly these words were told."""
+
+        def complete() -> bool:
+            assert self.words == list(words)
+            return True
+
+        await eventually(complete, 8)
+
+    async def ended(self) -> list[str]:
+        """Waits for the run's end; everything that was told."""
+        async with asyncio.timeout(10):
+            await self.task
+        return self.words
+
+    async def leave(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)

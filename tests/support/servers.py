@@ -1,0 +1,77 @@
+"""Real servers for tests: one Postgres and one Valkey, and a fresh migrated database for each test."""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from common.devserver.embedded import EmbeddedServers
+from common.store.migrate import migrate
+
+_TEMPLATE = "throughline_template"
+
+
+class Servers:
+    """A running Postgres and Valkey. `database_url` names its owner, who is a superuser."""
+
+    def __init__(self, embedded: EmbeddedServers) -> None:
+        self.embedded = embedded
+        self._numbers = itertools.count(1)
+
+    @property
+    def database_url(self) -> str:
+        return self.embedded.database_url
+
+    @property
+    def redis_url(self) -> str:
+        return self.embedded.redis_url
+
+    async def make_template(self) -> None:
+        """Migrates the database that every test's own is copied from."""
+        await self.execute(f"create database {_TEMPLATE}")
+        await migrate(self.url_of(_TEMPLATE))
+
+    async def create_database(self, template: str | None = _TEMPLATE) -> str:
+        """A new database's URL; empty where `template` is None."""
+        name = f"test_{next(self._numbers)}"
+        await self.execute(f"create database {name} template {template or 'template0'}")
+        return self.url_of(name)
+
+    async def drop_database(self, url: str) -> None:
+        """Drops it, whoever is still connected."""
+        await self.execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)")
+
+    async def execute(self, sql: str) -> None:
+        """Runs `sql` as superuser, outside of a transaction."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    def url_of(self, database: str, user: str = "postgres") -> str:
+        """The URL of another database or user on this Postgres."""
+        parts = urlsplit(self.database_url)
+        return parts._replace(netloc=f"{user}@", path=f"/{database}").geturl()
+
+
+@asynccontextmanager
+async def running_servers(*, durable: bool = False, tcp: bool = False) -> AsyncIterator[Servers]:
+    """Servers of one's own, with a template made. `durable`: what is committed survives a crash of theirs."""
+    folder = Path(tempfile.mkdtemp(prefix="throughline-test-"))
+    # Postgres may run as another user, who has to pass; its own folder inside stays closed.
+    folder.chmod(0o755)
+    embedded = EmbeddedServers(folder, durable=durable, tcp=tcp)
+    try:
+        await embedded.start()
+        servers = Servers(embedded)
+        await servers.make_template()
+        yield servers
+    finally:
+        await embedded.stop()
+        shutil.rmtree(folder)

@@ -1,0 +1,120 @@
+"""Settings: every one is documented, and what cannot work is refused with the variable's name."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from common.config import CompatibleProvider, ConfigError, Settings, load_settings, redact_url, require
+
+_EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
+_DOCUMENTED = dict(re.findall(r"^#([A-Z][A-Z0-9_]*)=(.*)$", _EXAMPLE.read_text("utf-8"), re.MULTILINE))
+_FIELDS = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+
+
+def test_env_example_lists_every_setting_in_order() -> None:
+    """`.env.example` names exactly the fields of Settings, in their order."""
+    assert list(_DOCUMENTED) == [name.upper() for name in _FIELDS]
+
+
+@pytest.mark.parametrize("name", _FIELDS)
+def test_env_example_shows_the_default(name: str) -> None:
+    """The value that the example shows is the one that holds without it."""
+    settings = load_settings({name.upper(): _DOCUMENTED[name.upper()]})
+    assert getattr(settings, name) == _FIELDS[name]
+
+
+def test_env_example_explains_every_group() -> None:
+    """No setting stands without a comment above it or above the run of settings that it belongs to."""
+    lines = _EXAMPLE.read_text("utf-8").splitlines()
+    for above, line in pairwise(lines):
+        if re.match(r"#[A-Z]", line):
+            assert above.startswith("#"), line
+
+
+def test_load_settings_without_anything_gives_defaults() -> None:
+    """An empty environment is valid: what a process needs beyond it, it requires by itself."""
+    assert load_settings({}) == Settings()
+
+
+def test_load_settings_of_empty_variable_takes_default() -> None:
+    """`PORT=` means the same as no PORT."""
+    assert load_settings({"PORT": " "}).port == Settings().port
+
+
+def test_load_settings_of_one_redis_uses_it_for_the_queue() -> None:
+    """QUEUE_REDIS_URL and MIGRATION_DATABASE_URL follow the plain URLs unless they are set."""
+    settings = load_settings({"REDIS_URL": "redis://a", "DATABASE_URL": "postgresql://b"})
+    assert (settings.queue_redis_url, settings.migration_database_url) == ("redis://a", "postgresql://b")
+
+
+def test_load_settings_of_lists_splits_at_commas() -> None:
+    """Blanks around the commas do not count."""
+    settings = load_settings({"CORS_ORIGINS": "https://a.example, https://b.example,"})
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_load_settings_of_compatible_providers_reads_json() -> None:
+    """Each entry becomes a provider of its own."""
+    text = '[{"name": "local", "baseUrl": "http://127.0.0.1:1/v1", "apiKeyEnv": "KEY", "models": ["m"]}]'
+    expected = CompatibleProvider(name="local", base_url="http://127.0.0.1:1/v1", api_key_env="KEY", models=["m"])
+    assert load_settings({"COMPATIBLE_PROVIDERS": text}).compatible_providers == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("LEASE_S", "0"),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("WORKER_MAX_RUNS", "1.5"),
+        ("THROUGHLINE_ENV", "staging"),
+        ("LOG_LEVEL", "loud"),
+        ("COMPATIBLE_PROVIDERS", "not json"),
+        ("COMPATIBLE_PROVIDERS", '[{"name": "Not A Name", "baseUrl": "http://a"}]'),
+        ("COMPATIBLE_PROVIDERS", '[{"name": "local"}]'),
+        ("COMPATIBLE_PROVIDERS", '[{"name": "local", "baseUrl": "http://a", "key": "secret"}]'),
+    ],
+)
+def test_load_settings_of_bad_value_names_the_variable(variable: str, value: str) -> None:
+    """What cannot be read is refused, and the message begins with the variable to mend."""
+    with pytest.raises(ConfigError, match=f"^{variable}"):
+        load_settings({variable: value})
+
+
+@pytest.mark.parametrize(("heartbeat", "lease"), [("3", "6"), ("10", "10")])
+def test_load_settings_of_lease_too_short_is_refused(heartbeat: str, lease: str) -> None:
+    """A lease outlives at least two heartbeats."""
+    with pytest.raises(ConfigError, match=r"LEASE_S.*HEARTBEAT_S"):
+        load_settings({"HEARTBEAT_S": heartbeat, "LEASE_S": lease})
+
+
+def test_require_of_missing_settings_names_all_of_them() -> None:
+    """The person mends everything at once."""
+    with pytest.raises(ConfigError, match="DATABASE_URL and REDIS_URL must be set"):
+        require(Settings(port=1), "database_url", "redis_url", "port")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+    ],
+)
+def test_redact_url_hides_the_password(url: str, shown: str) -> None:
+    """A URL in a log or an error has no password."""
+    assert redact_url(url) == shown
+
+
+def test_settings_are_immutable() -> None:
+    """Nobody changes a setting while the process runs."""
+    settings: Any = Settings()
+    with pytest.raises(AttributeError):
+        settings.port = 1

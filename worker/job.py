@@ -1,0 +1,117 @@
+"""The runs of this worker: a bell or the sweep claims, each claim becomes a task, draining ends them in good order."""
+
+import asyncio
+import time
+from uuid import UUID
+
+import structlog
+
+from common.store.database import DATABASE_DOWN
+from common.store.run_schedule import Claim, claim_runs
+from worker.run.execution import Execution, Stop
+from worker.run.lease import Lease
+from worker.run.resources import Resources
+
+_log = structlog.get_logger(__name__)
+
+
+class RunningRuns:
+    """At most `worker_max_runs` executions at once."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._executions: dict[UUID, Execution] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wanted = 0
+        self._claiming = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._draining = False
+
+    @property
+    def free(self) -> int:
+        """How many more runs may be claimed now."""
+        return 0 if self._draining else self._resources.settings.worker_max_runs - len(self._tasks)
+
+    async def has_room(self) -> None:
+        """Waits until at least one run may be claimed."""
+        await self._room.wait()
+
+    async def answer_bell(self) -> None:
+        """Claims one due run, if there is one; bells that ring while a claim is under way share the next one."""
+        self._wanted += 1
+        async with self._claiming:
+            wanted, self._wanted = self._wanted, 0
+            await self._claim(wanted)
+
+    async def claim_due(self) -> None:
+        """Claims as many due runs as there is room for: what nobody rang for."""
+        async with self._claiming:
+            await self._claim(self.free)
+
+    async def _claim(self, wanted: int) -> None:
+        limit = min(wanted, self.free)
+        if limit <= 0:
+            return
+        sent_at = time.monotonic()
+        resources = self._resources
+        for claim in await claim_runs(resources.pool, resources.owner, resources.settings.lease_s, limit):
+            self._start(claim, sent_at)
+
+    def cancel(self, run_id: UUID) -> None:
+        """Cancels the run, if it is one of ours."""
+        if execution := self._executions.get(run_id):
+            execution.stop(Stop.CANCEL)
+
+    async def drain(self, grace_s: float) -> None:
+        """Claims no more; lets current steps finish within `grace_s` seconds, then cuts them; hands all runs back."""
+        self._draining = True
+        self._room.clear()
+        for execution in self._executions.values():
+            execution.drain()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for execution in list(self._executions.values()):
+            execution.stop(Stop.DRAIN)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def _start(self, claim: Claim, claimed_at: float) -> None:
+        task = asyncio.create_task(self._execute(claim, claimed_at), name=f"run {claim.run_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if self.free <= 0:
+            self._room.clear()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self.free > 0:
+            self._room.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("execution_broke", error=repr(error), exc_info=error)
+
+    async def _execute(self, claim: Claim, claimed_at: float) -> None:
+        lease = Lease(claim, claimed_at, self._resources.settings.lease_s)
+        execution = Execution(self._resources, lease)
+        self._executions[claim.run_id] = execution
+        self._resources.keeper.hold(lease)
+        try:
+            await execution.run()
+        finally:
+            self._resources.keeper.drop(lease)
+            if self._executions.get(claim.run_id) is execution:
+                del self._executions[claim.run_id]
+
+
+_HAND_BACK_S = 5.0
+
+
+async def start_run(runs: RunningRuns, run_id: UUID) -> None:
+    """The arq job: something is due, `run_id` at least. Which run it claims, the database decides."""
+    try:
+        await runs.answer_bell()
+    except DATABASE_DOWN as error:
+        _log.warning("bell_not_answered", run_id=str(run_id), error=type(error).__name__)

@@ -1,0 +1,193 @@
+"""The worker process: opens what all runs share, answers bells, beats, sweeps, drains."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+from typing import Any
+from uuid import UUID
+
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio import ConnectionPool
+
+from common.config import ConfigError, Settings, require
+from common.eventlog.log import EventLog
+from common.eventlog.signals import subscribe_cancels
+from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
+from common.redis import REDIS_DOWN, open_redis
+from common.store.catalogue import Offers, ProviderOffer, ToolOffer, upsert_offers
+from common.store.database import DATABASE_DOWN, Pool, open_pool
+from worker.job import RunningRuns, start_run
+from worker.providers.registry import build_providers, offers
+from worker.recovery import recover
+from worker.run.lease import LeaseKeeper
+from worker.run.resources import Resources
+from worker.tools.base import Tool
+from worker.tools.environment import hide_keys
+from worker.tools.loading import load_tools
+
+_log = structlog.get_logger(__name__)
+_BELL_WAIT_S = 5.0
+_BELLS_AT_ONCE = 50
+_OFFER_EVERY_S = 20.0
+
+
+class BellWorker(Worker):
+    """arq's worker, woken by a list instead of polling, and only while there is room for a run.
+
+    Its jobs are short: they claim a run and hand it over. It outlives a Redis that goes away.
+    """
+
+    def __init__(self, runs: RunningRuns, redis: ArqRedis) -> None:
+        async def answer(_: dict[Any, Any], run_id: str) -> None:
+            await start_run(runs, UUID(run_id))
+
+        super().__init__(
+            functions=[func(answer, name=JOB, keep_result=0, timeout=30, max_tries=1)],
+            queue_name=QUEUE,
+            redis_pool=redis,
+            handle_signals=False,
+            max_jobs=_BELLS_AT_ONCE,
+            keep_result=0,
+            job_serializer=serialize,
+            job_deserializer=deserialize,
+            log_results=False,
+        )
+        self._runs = runs
+
+    async def main(self) -> None:
+        """Answers bells until cancelled."""
+        pause_s = 0.05
+        while True:
+            try:
+                await self._runs.has_room()
+                await self._poll_iteration()
+                await self._wait_for_bell()
+                pause_s = 0.05
+            except REDIS_DOWN as error:
+                _log.warning("queue_unreachable", error=type(error).__name__)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 1.0)
+
+    async def _wait_for_bell(self) -> None:
+        await self._runs.has_room()
+        count = max(1, min(self._runs.free, _BELLS_AT_ONCE))
+        await self.pool.execute_command("BLMPOP", _BELL_WAIT_S, 1, WAKE, "LEFT", "COUNT", count)
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the worker until SIGTERM or SIGINT, then drains. Raises ConfigError for what cannot work."""
+    require(settings, "database_url", "redis_url")
+    tools = load_tools(settings.tools_module)
+    providers = build_providers(settings)
+    hide_keys(settings)
+    leave = _leave_on_signal()
+    pool = await _open_pool_when_up(settings, leave)
+    if pool is None:
+        return
+    redis = open_redis(settings.redis_url)
+    queue_redis = open_redis(settings.queue_redis_url)
+    arq_redis = ArqRedis(
+        ConnectionPool.from_url(
+            settings.queue_redis_url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2
+        ),
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=QUEUE,
+    )
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    keeper = LeaseKeeper(pool, owner, settings)
+    resources = Resources(
+        settings=settings,
+        owner=owner,
+        pool=pool,
+        log=EventLog(redis, settings.stream_ttl_s),
+        bell=Bell(queue_redis),
+        keeper=keeper,
+        providers=providers,
+        tools=tools,
+    )
+    runs = RunningRuns(resources)
+    _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
+    try:
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(work, name=name)
+                for name, work in {
+                    "heartbeat": keeper.run(),
+                    "sweep": recover(resources, runs),
+                    "bell": BellWorker(runs, arq_redis).main(),
+                    "cancels": _hear_cancels(redis, runs),
+                    "offers": _offer(pool, owner, settings, tools),
+                }.items()
+            ]
+            await leave.wait()
+            _log.info("worker_draining", owner=owner)
+            await runs.drain(settings.worker_drain_s)
+            for task in background:
+                task.cancel()
+    finally:
+        for provider in providers.values():
+            await provider.close()
+        for client in (redis, queue_redis, arq_redis):
+            await client.aclose()
+        await pool.close()
+    _log.info("worker_stopped", owner=owner)
+
+
+async def _hear_cancels(redis: Any, runs: RunningRuns) -> None:
+    async with contextlib.aclosing(subscribe_cancels(redis)) as cancels:
+        async for run_id in cancels:
+            runs.cancel(run_id)
+
+
+async def _offer(pool: Pool, owner: str, settings: Settings, tools: dict[str, Tool]) -> None:
+    """Keeps the catalogue's row of this worker fresh; the API forgets workers that fall silent."""
+    offered = Offers(
+        providers=[
+            ProviderOffer(
+                name=offer.name,
+                configured=offer.configured,
+                missing=offer.missing,
+                models=offer.models,
+                default=offer.name == settings.default_provider,
+            )
+            for offer in offers(settings)
+        ],
+        tools=[
+            ToolOffer(
+                name=tool.name, description=tool.description, parameters=tool.parameters, effect=tool.effect
+            )
+            for tool in tools.values()
+        ],
+    )
+    while True:
+        with contextlib.suppress(*DATABASE_DOWN):
+            await upsert_offers(pool, owner, offered)
+        await asyncio.sleep(_OFFER_EVERY_S)
+
+
+async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> Pool | None:
+    """The pool, as soon as Postgres answers; None when the worker is told to leave before that."""
+    while not leave.is_set():
+        try:
+            return await open_pool(settings, size=settings.database_pool_size)
+        except ConfigError:
+            raise
+        except DATABASE_DOWN as error:
+            _log.warning("database_unreachable", error=type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(leave.wait(), 1.0)
+    return None
+
+
+def _leave_on_signal() -> asyncio.Event:
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave.set)
+    return leave

@@ -1,0 +1,194 @@
+"""One attempt at one run, from its claim to its end: open, loop, settle or hand back."""
+
+import asyncio
+from collections.abc import Mapping
+from enum import Enum
+
+import structlog
+
+from common.errors import LeaseLost
+from common.model.events import Started
+from common.model.messages import EventMessage
+from common.model.run_state import FinishReason, RunErrorCode
+from common.settle import CancelledBy, Completed, Failed, RunOutcome
+from common.store.runs import RunSpec
+from worker.providers.base import Provider, ProviderError
+from worker.run.journal import Journal, Opening, begin_attempt, open_attempt
+from worker.run.lease import Lease
+from worker.run.loop import Plan, run_loop
+from worker.run.resources import Resources
+from worker.run.sink import Sink
+from worker.run.tool_calls import ToolRunner
+from worker.run.turn import TurnLimits
+from worker.tools.base import Tool
+
+_log = structlog.get_logger(__name__)
+_LAST_EVENTS_S = 5.0
+
+
+class Stop(Enum):
+    """Why the loop is cancelled before its end."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    DRAIN = "drain"
+    LOST = "lost"
+
+
+class _Drained(Exception):
+    """The worker is leaving, and this run stands between two steps."""
+
+
+class Execution:
+    """The attempt as its worker holds it. `run` does it all; `stop` and `drain` may be called from outside."""
+
+    def __init__(self, resources: Resources, lease: Lease) -> None:
+        self._resources = resources
+        self._lease = lease
+        self._body: asyncio.Task[FinishReason] | None = None
+        self._stop: Stop | None = None
+        self._draining = False
+        lease.on_cancel = lambda: self.stop(Stop.CANCEL)
+        lease.on_lost = lambda: self.stop(Stop.LOST)
+
+    def stop(self, why: Stop) -> None:
+        """Cancels the loop; the first reason counts, but for a lost lease, which overrides all."""
+        if self._stop is None or why is Stop.LOST:
+            self._stop = why
+            if self._body is not None:
+                self._body.cancel()
+
+    def drain(self) -> None:
+        """Hands the run back at the end of its current step."""
+        self._draining = True
+
+    async def run(self) -> None:
+        """Never raises for what may happen to a run; a lost lease ends it without a word."""
+        try:
+            opening = await open_attempt(self._resources.pool, self._lease)
+            sink = self._open_sink(opening.spec, opening.messages)
+            try:
+                await self._run(opening, sink)
+            finally:
+                await sink.close()
+        except LeaseLost:
+            _log.warning("lease_lost", run_id=str(self._lease.run_id), attempt=self._lease.attempt)
+
+    async def _run(self, opening: Opening, sink: Sink) -> None:
+        journal = Journal(self._resources.pool, self._lease, sink, opening.spec)
+        outcome = await self._outcome(opening, journal, sink)
+        if outcome is None:
+            await journal.hand_back()
+            await self._resources.bell.ring(opening.spec.id)
+            return
+        settled = await journal.settle(outcome)
+        if settled.promoted is not None:
+            await self._resources.bell.ring(settled.promoted)
+        await sink.drain(_LAST_EVENTS_S)
+
+    async def _outcome(self, opening: Opening, journal: Journal, sink: Sink) -> RunOutcome | None:
+        """How the run ends; None when it is to be handed back."""
+        spec = opening.spec
+        if spec.cancel_requested:
+            return CancelledBy()
+        provider = self._resources.providers.get(spec.provider)
+        if provider is None:
+            message = f"this worker has no provider {spec.provider!r}, or no key for it"
+            return Failed(RunErrorCode.PROVIDER_REJECTED, message, retryable=False)
+        remaining_s = max(0.0, self._resources.settings.run_deadline_s - spec.run_seconds)
+        timer = asyncio.get_running_loop().call_later(remaining_s, self.stop, Stop.DEADLINE)
+        try:
+            return Completed(await self._loop(opening, provider, journal))
+        except ProviderError as error:
+            code = RunErrorCode.PROVIDER_ERROR if error.retryable else RunErrorCode.PROVIDER_REJECTED
+            return Failed(code, error.message, retryable=error.retryable)
+        except _Drained:
+            return None
+        except asyncio.CancelledError:
+            return self._stopped(sink)
+        except LeaseLost:
+            raise
+        except Exception:
+            _log.exception("run_failed", run_id=str(spec.id))
+            return Failed(RunErrorCode.INTERNAL, "an internal error ended the run", retryable=True)
+        finally:
+            timer.cancel()
+
+    async def _loop(self, opening: Opening, provider: Provider, journal: Journal) -> FinishReason:
+        spec = opening.spec
+        tools = _chosen(self._resources.tools, spec.tools)
+        settings = self._resources.settings
+        plan = Plan(
+            model=spec.model,
+            instructions=spec.instructions,
+            settings=spec.settings,
+            tools=tools,
+            max_steps=spec.max_steps,
+            limits=TurnLimits(
+                first_token_s=settings.provider_first_token_s,
+                silence_s=settings.provider_silence_s,
+                retries=settings.provider_retries,
+            ),
+            steps_done=spec.step_count,
+            open_calls=opening.open_calls,
+            finish_reason=spec.step_finish_reason,
+        )
+        runner = ToolRunner(tools, journal, spec, self._lease.attempt, settings.tool_timeout_s)
+        self._body = asyncio.create_task(
+            run_loop(plan, provider, journal, runner.run, self._check_drain), name=f"loop {spec.id}"
+        )
+        if self._stop is not None:  # asked while there was nothing to cancel yet
+            self._body.cancel()
+        try:
+            return await self._body
+        finally:
+            self._body.cancel()
+
+    def _check_drain(self) -> None:
+        if self._draining:
+            raise _Drained
+
+    def _stopped(self, sink: Sink) -> RunOutcome | None:
+        match self._stop:
+            case Stop.CANCEL:
+                return CancelledBy(partial_text=sink.partial_text or None)
+            case Stop.DEADLINE:
+                limit_s = self._resources.settings.run_deadline_s
+                message = f"the run took longer than {limit_s:g} s"
+                return Failed(RunErrorCode.DEADLINE_EXCEEDED, message, retryable=True)
+            case Stop.DRAIN:
+                return None
+            case Stop.LOST:
+                raise LeaseLost
+            case None:  # the worker itself is being torn down
+                raise asyncio.CancelledError
+
+    def _open_sink(self, spec: RunSpec, messages: list[EventMessage]) -> Sink:
+        async def raise_attempt(attempt: int) -> int:
+            return await begin_attempt(self._resources.pool, self._lease, attempt)
+
+        sink = Sink(
+            self._resources.log,
+            Started(
+                run_id=spec.id,
+                conversation_id=spec.conversation_id,
+                trigger_message_id=spec.trigger_message_id,
+                agent_id=spec.agent_id,
+                provider=spec.provider,
+                model=spec.model,
+                attempt=self._lease.attempt,
+                messages=messages,
+            ),
+            lock=self._lease.lock,
+            raise_attempt=raise_attempt,
+            on_lost=self._lease.on_lost,
+        )
+        self._lease.on_suspend = sink.suspend
+        self._lease.on_resume = sink.resume
+        sink.open()
+        return sink
+
+
+def _chosen(offered: Mapping[str, Tool], names: list[str]) -> dict[str, Tool]:
+    """The snapshot's tools that this worker has; a call of another is answered as unknown."""
+    return {name: offered[name] for name in names if name in offered}

@@ -1,0 +1,320 @@
+"""What a run commits, and tells once it is committed. Every write is fenced by `(run id, attempt)`.
+
+Each commit holds the lease's lock together with the events that follow it and is shielded from cancellation, so that
+log and database go in step; it is repeated while Postgres is away, and recognises what an earlier try has written.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+import structlog
+
+from common.errors import LeaseLost
+from common.ids import EventId
+from common.model import events
+from common.model.events import Event, Terminal
+from common.model.messages import EventMessage, Message, Usage, for_event
+from common.model.run_state import Outcome
+from common.model.steps import LedgerCall, NewStep, PlannedCall
+from common.settle import ClosedCall, RunOutcome, Settled, lock_conversation_of, settle_within
+from common.store.database import DATABASE_DOWN, Connection, Pool, workspace_transaction
+from common.store.model_calls import close_crashed_calls, finish_model_call, insert_model_call
+from common.store.run_messages import (
+    insert_step_message,
+    insert_tool_message,
+    select_history,
+    select_run_messages,
+    select_step_message,
+    select_tool_message,
+)
+from common.store.runs import (
+    RunSpec,
+    hand_back,
+    hold_run,
+    raise_attempt,
+    select_run_spec,
+    update_open_tool_calls,
+    update_progress,
+)
+from common.store.tool_calls import (
+    insert_tool_calls,
+    select_open_calls,
+    update_call_finished,
+    update_call_started,
+)
+from worker.providers.base import HistoryMessage
+from worker.run.history import to_history
+from worker.run.lease import Lease
+from worker.run.sink import Sink
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Opening(NamedTuple):
+    """Where an attempt begins: what to run, what is committed, which calls have no result yet."""
+
+    spec: RunSpec
+    messages: list[EventMessage]
+    open_calls: list[LedgerCall]
+
+
+async def open_attempt(pool: Pool, lease: Lease) -> Opening:
+    """Reads the run that `lease` holds and closes the model calls that a crash cut off. Raises LeaseLost."""
+
+    async def read(connection: Connection) -> Opening:
+        spec = await select_run_spec(connection, lease.run_id, lease.attempt)
+        if lease.attempt == 1:
+            return Opening(spec, [], [])
+        await close_crashed_calls(connection, lease.run_id)
+        messages = [for_event(message) for message in await select_run_messages(connection, lease.run_id)]
+        return Opening(spec, messages, await select_open_calls(connection, lease.run_id))
+
+    return await _persistently(pool, lease, read)
+
+
+async def begin_attempt(pool: Pool, lease: Lease, attempt: int) -> int:
+    """Raises the attempt of our own run, for a log that was lost or is to be trimmed. The caller holds the lock."""
+
+    async def write(connection: Connection) -> int:
+        return await raise_attempt(connection, lease.run_id, attempt, lease.lease_s)
+
+    async with workspace_transaction(pool, lease.workspace_id) as connection:
+        lease.attempt = await write(connection)
+    return lease.attempt
+
+
+class Journal:
+    """The run's one way to the database and to the log."""
+
+    def __init__(self, pool: Pool, lease: Lease, sink: Sink, spec: RunSpec) -> None:
+        self._pool = pool
+        self._lease = lease
+        self._sink = sink
+        self._spec = spec
+
+    def emit(self, event: Event) -> None:
+        """Tells what needs no commit: tokens, reasoning, pieces of calls, `discarded`."""
+        self._sink.emit(event)
+
+    async def history(self) -> list[HistoryMessage]:
+        """What the model reads next."""
+
+        async def read(connection: Connection) -> list[HistoryMessage]:
+            spec = self._spec
+            return to_history(await select_history(connection, spec.conversation_id, spec.id, spec.turn))
+
+        return await _persistently(self._pool, self._lease, read)
+
+    async def begin_model_call(self, step: int, input_tokens: int) -> UUID:
+        """Meters a request before it is made; `input_tokens` is an estimate."""
+
+        async def write(connection: Connection) -> UUID:
+            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            return await insert_model_call(
+                connection,
+                run_id=self._spec.id,
+                attempt=self._lease.attempt,
+                step=step,
+                provider=self._spec.provider,
+                model=self._spec.model,
+                input_tokens=input_tokens,
+            )
+
+        return await self._commit(write)
+
+    async def end_model_call(
+        self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None
+    ) -> None:
+        """Meters a request that made no step: `failed` or `cancelled`."""
+
+        async def write(connection: Connection) -> None:
+            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            await finish_model_call(connection, call_id, state, usage, error_code)
+
+        await self._commit(write)
+
+    async def commit_step(self, step: NewStep) -> list[LedgerCall]:
+        """Commits a step with its usage and its calls, then emits them. Returns the calls to run."""
+
+        async def write(connection: Connection) -> tuple[Message, list[LedgerCall]]:
+            superseded = await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            message = await select_step_message(connection, self._spec.id, step.index)
+            if message is not None:  # the commit's reply was lost
+                return message, await select_open_calls(connection, self._spec.id)
+            message = await insert_step_message(
+                connection, run_id=self._spec.id, step=step.index, output=step.output, superseded=superseded
+            )
+            ledger = [_ledger_call(call, place, message, step) for place, call in enumerate(step.calls)]
+            if ledger:
+                await insert_tool_calls(connection, ledger)
+            await finish_model_call(connection, step.model_call_id, "completed", step.output.usage)
+            await update_progress(
+                connection,
+                self._spec.id,
+                step_count=step.index,
+                finish_reason=step.finish_reason,
+                first_token_age_s=step.first_token_age_s,
+            )
+            return message, ledger
+
+        def tell(committed: tuple[Message, list[LedgerCall]]) -> None:
+            message, ledger = committed
+            for call in ledger:
+                self._sink.emit(
+                    events.ToolCall(
+                        tool_call_id=call.id, name=call.name, arguments=call.arguments, effect=call.effect
+                    )
+                )
+            shown = for_event(message)
+            self._sink.emit_committed(
+                events.Step(index=step.index, message=shown, usage=step.output.usage), shown
+            )
+
+        _, ledger = await self._commit(write, tell)
+        return ledger
+
+    async def start_call(self, call: LedgerCall) -> None:
+        """From here on the call's effect may happen. Waits while the lease is in doubt."""
+
+        async def write(connection: Connection) -> None:
+            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            await update_call_started(connection, call.id, self._lease.attempt)
+            await update_open_tool_calls(connection, self._spec.id, +1)
+
+        await self._commit(write)
+        await self._lease.active.wait()
+
+    async def finish_call(self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool) -> None:
+        """Commits a call's result as a tool message, then emits it. `started` when this attempt had begun it."""
+
+        async def write(connection: Connection) -> Message:
+            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            if not await update_call_finished(connection, call.id, outcome):  # the commit's reply was lost
+                return await select_tool_message(connection, self._spec.id, call.id)
+            if started:
+                await update_open_tool_calls(connection, self._spec.id, -1)
+            return await insert_tool_message(
+                connection,
+                step_message_id=call.message_id,
+                index=call.index,
+                tool_call_id=call.id,
+                content=content,
+                outcome=outcome,
+            )
+
+        def tell(message: Message) -> None:
+            result = events.ToolResult(
+                tool_call_id=call.id,
+                name=call.name,
+                result=message.content,
+                is_error=outcome is not Outcome.OK,
+                outcome=outcome,
+            )
+            self._sink.emit_committed(result, for_event(message))
+
+        await self._commit(write, tell)
+
+    async def settle(self, outcome: RunOutcome) -> Settled:
+        """Ends the run and tells it. Raises LeaseLost when it is not ours to end."""
+        sealed: list[EventId] = []
+
+        def seal(closed: Sequence[ClosedCall], terminal: Terminal) -> EventId:
+            sealed.append(self._sink.seal_end(closed, terminal))
+            return sealed[-1]
+
+        async def write(connection: Connection) -> Settled | None:
+            await lock_conversation_of(connection, self._spec.id)
+            return await settle_within(
+                connection, self._spec.id, outcome, by="owner", attempt=self._lease.attempt, seal=seal
+            )
+
+        def tell(settled: Settled | None) -> None:
+            if settled is None or settled.event_id not in sealed:
+                raise LeaseLost
+            self._sink.release_end()
+
+        settled = await self._commit(write, tell)
+        assert settled is not None, "tell raises otherwise"
+        return settled
+
+    async def hand_back(self) -> None:
+        """Lets the run go without a crash; another worker may take it at once."""
+
+        async def write(connection: Connection) -> None:
+            if not await hand_back(connection, self._spec.id, self._lease.attempt):
+                raise LeaseLost
+
+        await self._commit(write)
+
+    async def _commit(
+        self, write: Callable[[Connection], Awaitable[T]], tell: Callable[[T], None] | None = None
+    ) -> T:
+        async def commit() -> T:
+            async with self._lease.lock:
+                result = await _persistently(self._pool, self._lease, write, renews=True)
+                if tell is not None:
+                    tell(result)
+                return result
+
+        return await finish_even_if_cancelled(commit())
+
+
+async def finish_even_if_cancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end; a cancellation that arrives meanwhile is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            _log.info("commit_failed_while_cancelled", error=type(failure).__name__)
+        raise cancelled
+    return task.result()
+
+
+async def _persistently(
+    pool: Pool, lease: Lease, work: Callable[[Connection], Awaitable[T]], *, renews: bool = False
+) -> T:
+    """A transaction, repeated while Postgres is away; `renews` when it holds the run, which extends the lease.
+
+    Raises LeaseLost once the run is known to be somebody else's.
+    """
+    pause_s = 0.05
+    while True:
+        sent_at = time.monotonic()
+        try:
+            async with workspace_transaction(pool, lease.workspace_id) as connection:
+                result = await work(connection)
+        except DATABASE_DOWN as error:
+            _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 1.0)
+        else:
+            if renews:
+                lease.renewed(sent_at)
+            return result
+
+
+def _ledger_call(call: PlannedCall, place: int, message: Message, step: NewStep) -> LedgerCall:
+    assert message.run_id is not None, "a step's message belongs to its run"
+    return LedgerCall(
+        id=call.id,
+        run_id=message.run_id,
+        message_id=message.id,
+        step=step.index,
+        index=place,
+        name=call.name,
+        arguments=call.arguments,
+        invalid=call.invalid,
+        provider_call_id=call.provider_call_id,
+        effect=call.effect,
+        state="pending",
+        outcome=None,
+    )

@@ -1,0 +1,164 @@
+"""Owning a run: the lease of one run, and the heartbeat that renews all leases of a worker.
+
+Only the database's clock says when a lease ends. Here a monotonic deadline, taken before the last successful
+renewal was sent, says when we may no longer be sure: past it the run is suspended, neither emitting nor starting an
+effect, until a renewal succeeds or is refused.
+"""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from common.config import Settings
+from common.store.database import DATABASE_DOWN, Pool
+from common.store.run_schedule import Claim, renew_leases
+
+_log = structlog.get_logger(__name__)
+_CERTAIN = 0.8
+_BLOCKED_EXIT = 70
+
+
+class Lease:
+    """One run's ownership. `attempt` changes only under `lock`, which every fenced commit holds."""
+
+    def __init__(self, claim: Claim, claimed_at: float, lease_s: float) -> None:
+        self.workspace_id = claim.workspace_id
+        self.run_id = claim.run_id
+        self.attempt = claim.attempt
+        self.lease_s = lease_s
+        self.lock = asyncio.Lock()
+        self.active = asyncio.Event()
+        self.on_suspend: Callable[[], None] = _nothing
+        self.on_resume: Callable[[], None] = _nothing
+        self.on_cancel: Callable[[], None] = _nothing
+        self.on_lost: Callable[[], None] = _nothing
+        self.deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.renewed(claimed_at)
+
+    def renewed(self, sent_at: float) -> None:
+        """A renewal that was sent at `sent_at` (monotonic seconds) has succeeded."""
+        self.deadline = max(self.deadline, sent_at + self.lease_s * _CERTAIN)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._suspend)
+        if not self.active.is_set() and self.deadline > time.monotonic():
+            self.active.set()
+            self.on_resume()
+
+    def release(self) -> None:
+        """Stops the clock; the run is over for this worker."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _suspend(self) -> None:
+        self.active.clear()
+        self.on_suspend()
+        _log.warning("run_suspended", run_id=str(self.run_id), attempt=self.attempt)
+
+
+class LeaseKeeper:
+    """Renews every lease of this worker in one statement per heartbeat."""
+
+    def __init__(self, pool: Pool, owner: str, settings: Settings) -> None:
+        self._pool = pool
+        self._owner = owner
+        self._heartbeat_s = settings.heartbeat_s
+        self._lease_s = settings.lease_s
+        self._leases: dict[UUID, Lease] = {}
+        self._ticked_at = time.monotonic()
+
+    def hold(self, lease: Lease) -> None:
+        """Renews this lease from now on."""
+        self._leases[lease.run_id] = lease
+
+    def drop(self, lease: Lease) -> None:
+        """Renews it no longer; the run has been settled, handed back or lost."""
+        lease.release()
+        if self._leases.get(lease.run_id) is lease:
+            del self._leases[lease.run_id]
+
+    async def run(self) -> None:
+        """Beats until cancelled; the watchdog thread lives as long."""
+        stopped = threading.Event()
+        watchdog = threading.Thread(target=self._watch, args=(stopped,), name="lease-watchdog", daemon=True)
+        watchdog.start()
+        ticking = asyncio.create_task(self._tick())
+        try:
+            while True:
+                await asyncio.sleep(self._heartbeat_s)
+                if self._leases:
+                    await self._beat()
+        finally:
+            stopped.set()
+            ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticking
+
+    async def _beat(self) -> None:
+        leases = list(self._leases.values())
+        sent_at = time.monotonic()
+        try:
+            renewed = await renew_leases(
+                self._pool,
+                self._owner,
+                [(lease.run_id, lease.attempt) for lease in leases],
+                self._lease_s,
+                wait=False,
+            )
+        except DATABASE_DOWN as error:
+            _log.warning("heartbeat_failed", error=type(error).__name__, runs=len(leases))
+            return
+        missing = []
+        for lease in leases:
+            if lease.run_id in renewed:
+                lease.renewed(sent_at)
+                if renewed[lease.run_id]:
+                    lease.on_cancel()
+            else:
+                missing.append(lease)
+        await asyncio.gather(*(self._renew_singly(lease) for lease in missing))
+
+    async def _renew_singly(self, lease: Lease) -> None:
+        """A row that was locked, or whose attempt we were raising, was skipped: ask again before concluding."""
+        async with lease.lock:
+            if self._leases.get(lease.run_id) is not lease:
+                return
+            sent_at = time.monotonic()
+            try:
+                renewed = await renew_leases(
+                    self._pool, self._owner, [(lease.run_id, lease.attempt)], self._lease_s, wait=True
+                )
+            except DATABASE_DOWN:
+                return
+        if lease.run_id not in renewed:
+            lease.on_lost()
+            return
+        lease.renewed(sent_at)
+        if renewed[lease.run_id]:
+            lease.on_cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            self._ticked_at = time.monotonic()
+            await asyncio.sleep(self._heartbeat_s / 3)
+
+    def _watch(self, stopped: threading.Event) -> None:
+        """Ends the process when the event loop is stuck past a deadline: it could not even suspend its runs."""
+        tick_s = self._heartbeat_s / 3
+        while not stopped.wait(0.5):
+            now, ticked_at = time.monotonic(), self._ticked_at
+            blocked = now - ticked_at > 2 * tick_s
+            if blocked and any(ticked_at < lease.deadline < now for lease in list(self._leases.values())):
+                os.write(2, b"throughline worker: the event loop is blocked past a lease; exiting\n")
+                os._exit(_BLOCKED_EXIT)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,146 @@
+"""THE loop: the model's turn, its tools, the next turn, until it calls none.
+
+It knows a provider, tools and a journal; no SQL, no Redis, no HTTP.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from common.model.events import Event
+from common.model.messages import AgentSettings, ToolCallRequest, Usage
+from common.model.run_state import Effect, FinishReason
+from common.model.steps import LedgerCall, NewStep, PlannedCall, StepOutput
+from worker.providers.base import HistoryMessage, ModelRequest, Provider, ToolSpec
+from worker.run.history import estimate_tokens
+from worker.run.turn import Meter, Turn, TurnCall, TurnLimits, take_turn
+from worker.tools.base import Tool
+
+_ENDS = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+_CUT_SHORT = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+_EXCERPT = 500
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run, and where an earlier attempt left it: `finish_reason` is there when only the end was missing."""
+
+    model: str
+    instructions: str
+    settings: AgentSettings
+    tools: Mapping[str, Tool]
+    max_steps: int
+    limits: TurnLimits
+    steps_done: int = 0
+    open_calls: list[LedgerCall] = msgspec.field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class Journal(Meter, Protocol):
+    """Where the loop tells and commits."""
+
+    def emit(self, event: Event) -> None: ...
+
+    async def history(self) -> list[HistoryMessage]: ...
+
+    async def commit_step(self, step: NewStep) -> list[LedgerCall]: ...
+
+
+async def run_loop(
+    plan: Plan,
+    provider: Provider,
+    journal: Journal,
+    run_calls: Callable[[list[LedgerCall]], Awaitable[None]],
+    between_steps: Callable[[], None],
+) -> FinishReason:
+    """Runs to the end of the agent's work, or to its step limit.
+
+    Raises ProviderError for a model that does not answer, and whatever `between_steps` raises to stop it there.
+    """
+    calls, finish_reason, step = plan.open_calls, plan.finish_reason, plan.steps_done
+    while True:
+        if calls:
+            await run_calls(calls)
+        if finish_reason is not None:
+            return finish_reason
+        if step >= plan.max_steps:
+            return FinishReason.STEP_LIMIT
+        between_steps()
+        step += 1
+        turn = await _ask(plan, provider, journal, step)
+        new = _new_step(turn, step, plan.tools)
+        calls, finish_reason = await journal.commit_step(new), new.finish_reason
+
+
+async def _ask(plan: Plan, provider: Provider, journal: Journal, step: int) -> Turn:
+    history = await journal.history()
+    request = ModelRequest(
+        model=plan.model,
+        instructions=plan.instructions,
+        messages=history,
+        tools=[
+            ToolSpec(name=tool.name, description=tool.description, parameters=tool.parameters)
+            for tool in plan.tools.values()
+        ],
+        settings=plan.settings,
+    )
+    return await take_turn(
+        provider,
+        request,
+        step=step,
+        input_tokens=estimate_tokens(history, plan.instructions),
+        emit=journal.emit,
+        meter=journal,
+        limits=plan.limits,
+    )
+
+
+def _new_step(turn: Turn, index: int, tools: Mapping[str, Tool]) -> NewStep:
+    """An answer that was cut short ends the run: the arguments of its calls may be cut short as well."""
+    end = _ENDS.get(turn.stop or "", FinishReason.OTHER)
+    calls = [] if end in _CUT_SHORT else [_planned(call, tools) for call in turn.calls]
+    return NewStep(
+        index=index,
+        model_call_id=turn.model_call_id,
+        output=StepOutput(
+            content=turn.text,
+            reasoning=turn.reasoning or None,
+            tool_calls=[
+                ToolCallRequest(tool_call_id=c.id, name=c.name, arguments=c.arguments) for c in calls
+            ],
+            provider_data=turn.provider_data,
+            usage=turn.usage or Usage(estimated=True),
+        ),
+        calls=calls,
+        finish_reason=None if calls else end,
+        first_token_age_s=None if turn.first_token_at is None else time.monotonic() - turn.first_token_at,
+    )
+
+
+def _planned(call: TurnCall, tools: Mapping[str, Tool]) -> PlannedCall:
+    arguments, invalid = _read_arguments(call.text)
+    tool = tools.get(call.name)
+    return PlannedCall(
+        id=call.id,
+        name=call.name,
+        arguments=arguments,
+        invalid=invalid,
+        provider_call_id=call.provider_call_id,
+        effect=Effect.READ if tool is None else tool.effect,
+    )
+
+
+def _read_arguments(text: str) -> tuple[dict[str, Any], str | None]:
+    """The call's arguments; `{}` and what is wrong with them when they are no JSON object. No text means none."""
+    try:
+        arguments = msgspec.json.decode(text) if text.strip() else {}
+    except msgspec.DecodeError as error:
+        return {}, f"The arguments are not valid JSON ({error}): {text[:_EXCERPT]}"
+    if not isinstance(arguments, dict):
+        return {}, f"The arguments must be a JSON object: {text[:_EXCERPT]}"
+    return arguments, None

@@ -1,0 +1,26 @@
+"""What all runs of a worker share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.config import Settings
+from common.eventlog.log import EventLog
+from common.queue import Bell
+from common.store.database import Pool
+from worker.providers.base import Provider
+from worker.run.lease import LeaseKeeper
+from worker.tools.base import Tool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """Opened once per process. `owner` names this worker in the leases; it is never used again."""
+
+    settings: Settings
+    owner: str
+    pool: Pool
+    log: EventLog
+    bell: Bell
+    keeper: LeaseKeeper
+    providers: Mapping[str, Provider]
+    tools: Mapping[str, Tool]

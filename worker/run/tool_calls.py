@@ -1,0 +1,70 @@
+"""Runs the calls of a step, in parallel, each by its effect class. A call always gets a result."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from common.model.run_state import Effect, Outcome
+from common.model.steps import LedgerCall
+from common.settle import UNKNOWN_OUTCOME
+from common.store.runs import RunSpec
+from worker.tools.base import Tool, ToolContext, idempotency_key
+from worker.tools.execute import execute
+
+
+class Ledger(Protocol):
+    """Where calls are noted before and after."""
+
+    async def start_call(self, call: LedgerCall) -> None: ...
+
+    async def finish_call(
+        self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool
+    ) -> None: ...
+
+
+class ToolRunner:
+    """The tools that one run may use."""
+
+    def __init__(
+        self, tools: Mapping[str, Tool], ledger: Ledger, spec: RunSpec, attempt: int, timeout_s: float
+    ) -> None:
+        self._tools = tools
+        self._ledger = ledger
+        self._spec = spec
+        self._attempt = attempt
+        self._timeout_s = timeout_s
+
+    async def run(self, calls: list[LedgerCall]) -> None:
+        """Every call has its result when this returns. When it is cancelled, so are the tools."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._run_call(call), name=f"call {call.name}")
+        except (
+            ExceptionGroup
+        ) as failures:  # the first one ended the others; a lost lease must stay recognisable
+            raise failures.exceptions[0] from None
+
+    async def _run_call(self, call: LedgerCall) -> None:
+        if call.state == "started" and call.effect is Effect.AT_MOST_ONCE:
+            await self._ledger.finish_call(call, UNKNOWN_OUTCOME, Outcome.UNKNOWN, started=False)
+            return
+        tool = self._tools.get(call.name)
+        refusal = call.invalid or (f"There is no tool named {call.name!r}." if tool is None else None)
+        if refusal is not None or tool is None:
+            await self._ledger.finish_call(call, refusal or "", Outcome.ERROR, started=False)
+            return
+        await self._ledger.start_call(call)
+        answer = await execute(tool, call.arguments, self._context(call), timeout_s=self._timeout_s)
+        await self._ledger.finish_call(call, answer.content, answer.outcome, started=True)
+
+    def _context(self, call: LedgerCall) -> ToolContext:
+        return ToolContext(
+            run_id=self._spec.id,
+            conversation_id=self._spec.conversation_id,
+            workspace_id=self._spec.workspace_id,
+            user=self._spec.created_by,
+            tool_call_id=call.id,
+            idempotency_key=idempotency_key(self._spec.id, call.id),
+            attempt=self._attempt,
+        )

@@ -1,0 +1,189 @@
+"""One turn of the model: a request, its stream, what came of it. Retries what a provider may mend by itself."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from common.ids import new_tool_call_id
+from common.model.events import Discarded, Event, Reasoning, Token, ToolCallDelta
+from common.model.messages import Usage
+from worker.providers.base import (
+    Finish,
+    ModelRequest,
+    Provider,
+    ProviderError,
+    ProviderEvent,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    UsageReport,
+)
+from worker.providers.base import ToolCallDelta as CallDelta
+
+_log = structlog.get_logger(__name__)
+_BACKOFF_S = 0.5
+_LONGEST_PAUSE_S = 60.0
+
+
+class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds until the first event and between two, and how often a failed request is made again."""
+
+    first_token_s: float
+    silence_s: float
+    retries: int
+
+
+class TurnCall(msgspec.Struct, kw_only=True):
+    """A call as it streamed in; `id` was minted by us at its first piece."""
+
+    id: str
+    name: str
+    provider_call_id: str | None
+    text: str = ""
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """What the model has said so far; whole once `stop` is there. `usage` is None until the provider reports."""
+
+    model_call_id: UUID
+    text: str = ""
+    reasoning: str = ""
+    calls: list[TurnCall] = msgspec.field(default_factory=list)
+    usage: Usage | None = None
+    stop: StopReason | None = None
+    provider_data: Any | None = None
+    first_token_at: float | None = None
+
+
+class Meter(Protocol):
+    """Where model calls are counted."""
+
+    async def begin_model_call(self, step: int, input_tokens: int) -> UUID: ...
+
+    async def end_model_call(
+        self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None
+    ) -> None: ...
+
+
+async def take_turn(
+    provider: Provider,
+    request: ModelRequest,
+    *,
+    step: int,
+    input_tokens: int,
+    emit: Callable[[Event], None],
+    meter: Meter,
+    limits: TurnLimits,
+) -> Turn:
+    """The model's whole answer; its model call is left open for the step's commit to close.
+
+    Raises ProviderError when it cannot be had, after `limits.retries` retries of what may pass. A failed or
+    cancelled try is metered, and what it has shown is discarded before the next.
+    """
+    failures = 0
+    while True:
+        turn = Turn(model_call_id=await meter.begin_model_call(step, input_tokens))
+        try:
+            await _listen(provider, request, turn, emit, limits)
+            turn.usage = turn.usage or _estimate(turn, input_tokens)
+            return turn
+        except ProviderError as error:
+            await meter.end_model_call(turn.model_call_id, "failed", _spent(turn, input_tokens), error.kind)
+            failures += 1
+            if not error.retryable or failures > limits.retries:
+                raise
+            pause_s = _pause(error, failures)
+            _log.info(
+                "model_call_repeated",
+                kind=error.kind,
+                status=error.status,
+                failures=failures,
+                pause_s=pause_s,
+            )
+            if turn.first_token_at is not None:
+                emit(Discarded(reason=error.kind))
+            await asyncio.sleep(pause_s)
+        except asyncio.CancelledError:
+            await meter.end_model_call(turn.model_call_id, "cancelled", _estimate(turn, input_tokens))
+            raise
+
+
+async def _listen(
+    provider: Provider, request: ModelRequest, turn: Turn, emit: Callable[[Event], None], limits: TurnLimits
+) -> None:
+    async with aclosing(provider.stream(request)) as stream:
+        calls: dict[int, TurnCall] = {}
+        while (event := await _next(stream, turn, limits)) is not None:
+            match event:
+                case TextDelta(text):
+                    turn.text += text
+                    emit(Token(content=text))
+                case ReasoningDelta(text):
+                    turn.reasoning += text
+                    emit(Reasoning(content=text))
+                case CallDelta():
+                    _take_call_delta(event, turn, calls, emit)
+                case UsageReport(usage):
+                    turn.usage = usage
+                    continue
+                case Finish(reason, provider_data):
+                    turn.stop, turn.provider_data = reason, provider_data
+                    continue
+            if turn.first_token_at is None:
+                turn.first_token_at = time.monotonic()
+    if turn.stop is None:
+        raise ProviderError("truncated", "the provider's stream ended early")
+
+
+async def _next(
+    stream: AsyncGenerator[ProviderEvent, None], turn: Turn, limits: TurnLimits
+) -> ProviderEvent | None:
+    limit_s = limits.first_token_s if turn.first_token_at is None else limits.silence_s
+    try:
+        async with asyncio.timeout(limit_s):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise ProviderError("timeout", f"the provider sent nothing for {limit_s:g} s") from None
+
+
+def _take_call_delta(
+    event: CallDelta, turn: Turn, calls: dict[int, TurnCall], emit: Callable[[Event], None]
+) -> None:
+    call = calls.get(event.index)
+    if call is None:
+        call = TurnCall(id=new_tool_call_id(), name=event.name or "", provider_call_id=event.provider_call_id)
+        calls[event.index] = call
+        turn.calls.append(call)
+    call.text += event.delta
+    emit(ToolCallDelta(tool_call_id=call.id, name=call.name, delta=event.delta))
+
+
+def _pause(error: ProviderError, failures: int) -> float:
+    """Seconds: what the provider asked for, else exponential backoff; jittered, so that runs do not return in step."""
+    if error.retry_after_s is not None:
+        return min(error.retry_after_s, _LONGEST_PAUSE_S) + random.uniform(0, 0.1)  # noqa: S311
+    backoff_s: float = min(_BACKOFF_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
+    return backoff_s * random.uniform(0.5, 1)  # noqa: S311
+
+
+def _estimate(turn: Turn, input_tokens: int) -> Usage:
+    said = len(turn.text) + len(turn.reasoning) + sum(len(call.text) for call in turn.calls)
+    if turn.usage is not None:  # Anthropic tells the input at the start, the output only at the end
+        return msgspec.structs.replace(
+            turn.usage, output_tokens=max(turn.usage.output_tokens, said // 4), estimated=True
+        )
+    return Usage(input_tokens=input_tokens, output_tokens=(said + 3) // 4, estimated=True)
+
+
+def _spent(turn: Turn, input_tokens: int) -> Usage:
+    """What a failed try cost: nothing when the provider refused it before saying a word."""
+    if turn.first_token_at is None and turn.usage is None:
+        return Usage(estimated=True)
+    return _estimate(turn, input_tokens)

@@ -1,0 +1,6 @@
+"""The built-in tools, by name."""
+
+from worker.tools.base import Tool
+from worker.tools.current_time import current_time
+
+TOOLS: dict[str, Tool] = {tool.name: tool for tool in (current_time,)}
