@@ -163,7 +163,8 @@ def _bearer_token(header: str | None) -> str:
 
 def _named_workspace(connection: "ASGIConnection[Any, Any, Any, Any]") -> UUID | None:
     query = connection.query_params
-    text = connection.headers.get("x-workspace-id") or query.get("workspaceId") or query.get("workspace_id")
+    named = (connection.headers.get("x-workspace-id"), query.get("workspaceId"), query.get("workspace_id"))
+    text = next((name for name in named if name is not None), None)
     if text is None:
         return None
     if not _UUID.fullmatch(text):

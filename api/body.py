@@ -31,10 +31,15 @@ class JsonRequest(Request[Principal, Any, State]):
         body = await self.body()
         _check_media_type(self.headers.get("content-type", ""))
         _check_depth(body)
-        data = _decode(body, self.route_handler.parsed_fn_signature.parameters["data"].annotation)
+        data = _decode(body, self._body_type())
         if rb"\u0000" in body:
             _check_no_nul(msgspec.to_builtins(data))
         return data
+
+    def _body_type(self) -> Any:
+        declared = self.route_handler.parsed_fn_signature.parameters["data"]
+        # `X | None` says that there may be no body, not that the body may be null.
+        return declared.inner_types[0].annotation if declared.is_optional else declared.annotation
 
 
 def _check_media_type(content_type: str) -> None:

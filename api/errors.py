@@ -70,7 +70,7 @@ def answer_error(request: "Request[Any, Any, Any]", error: Exception) -> Respons
         case ThroughlineError():
             known = error
         case HTTPException():
-            known = _of_http(error)
+            known = _of_http(request, error)
             headers = error.headers or {}
         case _ if isinstance(error, (*DATABASE_DOWN, *REDIS_DOWN)):
             _log.warning("store_unavailable", path=request.scope["path"], error=type(error).__name__)
@@ -87,10 +87,10 @@ def answer_error(request: "Request[Any, Any, Any]", error: Exception) -> Respons
     )
 
 
-def _of_http(error: HTTPException) -> ThroughlineError:
+def _of_http(request: "Request[Any, Any, Any]", error: HTTPException) -> ThroughlineError:
     """Litestar's own errors in our words."""
     if isinstance(error, ValidationException):
-        return invalid(_describe(error))
+        return invalid(_describe(request, error))
     if error.status_code >= 500 and error.status_code != 503:
         _log.error("request_failed", exc_info=error)
         return ThroughlineError(ErrorCode.INTERNAL, "Something went wrong on our side.")
@@ -100,10 +100,19 @@ def _of_http(error: HTTPException) -> ThroughlineError:
     return ThroughlineError(code, error.detail)
 
 
-def _describe(error: ValidationException) -> str:
+def _describe(request: "Request[Any, Any, Any]", error: ValidationException) -> str:
     """`limit: Expected int <= 100`, for each parameter that is wrong."""
     faults = error.extra if isinstance(error.extra, list) else []
     described = [
-        f"{fault.get('key', 'body')}: {fault.get('message', 'invalid')}" for fault in faults if isinstance(fault, dict)
+        f"{_wire_name(request, fault.get('key', 'body'))}: {fault.get('message', 'invalid')}"
+        for fault in faults
+        if isinstance(fault, dict)
     ]
     return "; ".join(described) or error.detail
+
+
+def _wire_name(request: "Request[Any, Any, Any]", field: str) -> str:
+    """The name under which a handler's parameter is sent."""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(field)
+    name = getattr(parameter.kwarg_definition, "name", None) if parameter else None
+    return name or ("body" if field == "data" else field)

@@ -52,8 +52,14 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        async with self._app.lifespan():
-            await super().serve(sockets)
+        try:
+            async with self._app.lifespan():
+                await super().serve(sockets)
+        except ExceptionGroup as group:
+            # Litestar holds a task group around what the application opens.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs inside a signal's handler, so the loop is only told."""

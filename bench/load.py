@@ -19,10 +19,12 @@ from bench.spec import WARM_UP_S, LoadResult, Quantiles, Spec, Target
 from bench.stream import Stream
 
 _CONTENT = "Tell me something."
+_AT_ONCE = 8
+_CANCEL_ALL_S = 60
 
 
 async def run(spec: Spec) -> LoadResult:
-    """Prepares the conversations, says `ready` with the window's begin and end on standard error, and measures."""
+    """Prepares the conversations, tells the window's begin and end on standard error, and measures."""
     async with _client(spec.target) as client:
         paths = await _prepare(client, spec)
         load = _Load(spec, paths)
@@ -30,7 +32,7 @@ async def run(spec: Spec) -> LoadResult:
             result = await load.one_by_one()
         else:
             result = await load.together()
-        await _cancel(client, load.unfinished())
+        await _cancel_all(client, spec.target)
     return result
 
 
@@ -69,9 +71,6 @@ class _Load:
             group.create_task(asyncio.sleep(last - begin))
         return self._result(spec.window_s)
 
-    def unfinished(self) -> list[str]:
-        return [stream.run_id.decode() for stream in self._streams if stream.run_id and not stream.terminal]
-
     async def _follow(self, path: str, deadline_s: float) -> None:
         stream = Stream(self._count)
         self._streams.append(stream)
@@ -94,9 +93,9 @@ class _Load:
             self._latencies.extend((now_ns - int(stamp)) / 1e6 for stamp in stamps)
 
     def _result(self, seconds: float) -> LoadResult:
-        streams = self._streams
-        events = [(s.first_event_ns - s.sent_ns) / 1e6 for s in streams if s.first_event_ns]
-        tokens = [(s.first_token_ns - s.sent_ns) / 1e6 for s in streams if s.first_token_ns]
+        streams, now = self._streams, time.monotonic_ns()
+        events = [((stream.first_event_ns or now) - stream.sent_ns) / 1e6 for stream in streams if stream.sent_ns]
+        tokens = [((stream.first_token_ns or now) - stream.sent_ns) / 1e6 for stream in streams if stream.sent_ns]
         return LoadResult(
             tokens=len(self._latencies),
             seconds=seconds,
@@ -121,7 +120,7 @@ async def _prepare(client: httpx.AsyncClient, spec: Spec) -> list[str]:
     """The path to post to for each stream: with Throughline, to a conversation of its own."""
     if not spec.target.token:
         return ["/chat"] * spec.runs
-    places = asyncio.Semaphore(8)
+    places = asyncio.Semaphore(_AT_ONCE)
 
     async def create() -> str:
         async with places:
@@ -132,10 +131,20 @@ async def _prepare(client: httpx.AsyncClient, spec: Spec) -> list[str]:
     return await asyncio.gather(*(create() for _ in range(spec.runs)))
 
 
-async def _cancel(client: httpx.AsyncClient, run_ids: list[str]) -> None:
-    """Leaves nothing running for the next measurement."""
-    for run_id in run_ids:
-        (await client.post(f"/v1/runs/{run_id}/cancel")).raise_for_status()
+async def _cancel_all(client: httpx.AsyncClient, target: Target) -> None:
+    """Leaves nothing running for the next measurement, also of streams that never heard of their run."""
+    if not target.token:
+        return
+    async with asyncio.timeout(_CANCEL_ALL_S):
+        for state in ("queued", "running"):
+            while runs := await _runs_in(client, state):
+                for run_id in runs:
+                    (await client.post(f"/v1/runs/{run_id}/cancel")).raise_for_status()
+
+
+async def _runs_in(client: httpx.AsyncClient, state: str) -> list[str]:
+    response = await client.get("/v1/runs", params={"state": state, "limit": 100})
+    return [run["id"] for run in response.raise_for_status().json()["data"]]
 
 
 def _headers(target: Target) -> dict[str, str]:

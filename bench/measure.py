@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from bench.model import FakeModel
-from bench.processes import cpu_s
+from bench.processes import cpu_s, machine_cpu_s
 from bench.servers import Server
 from bench.spec import LoadResult, Spec
 
@@ -20,9 +20,9 @@ _ROOT = Path(__file__).parents[1]
 
 
 class Measured(NamedTuple):
-    """`cpu_s` is by process, the model's and the load generator's too; like the tokens, of the window alone.
+    """`cpu_s` is by process, like the tokens of the window alone; without a window it is empty.
 
-    Without a window it is empty.
+    Beside the server's processes it has `model`, `load`, and `others`: what else ran on this machine.
     """
 
     load: LoadResult
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
         return self.load.tokens / sum(self.cpu_s[name] for name in names)
 
 
-async def measure(server: Server, model: FakeModel, spec: Spec, cpus: set[int] | None = None) -> Measured:
+async def measure(server: Server, model: FakeModel, spec: Spec, cpus: list[int] | None = None) -> Measured:
     """Raises SystemExit with the load generator's words when it could not measure.
 
     `cpus` are those of the load generator; the other processes are not touched.
@@ -69,8 +69,10 @@ async def measure(server: Server, model: FakeModel, spec: Spec, cpus: set[int] |
 
 
 async def _cpu_between(watched: dict[str, psutil.Process], first: float, last: float) -> dict[str, float]:
-    """CPU seconds of each process between two moments of the monotonic clock."""
+    """CPU seconds of each process, and of all others, between two moments of the monotonic clock."""
     await asyncio.sleep(first - time.monotonic())
     before = {name: cpu_s(process) for name, process in watched.items()}
+    busy = machine_cpu_s()
     await asyncio.sleep(last - time.monotonic())
-    return {name: cpu_s(process) - before[name] for name, process in watched.items()}
+    used = {name: cpu_s(process) - before[name] for name, process in watched.items()}
+    return {**used, "others": max(0.0, machine_cpu_s() - busy - sum(used.values()))}

@@ -7,15 +7,13 @@ from statistics import median
 from typing import NamedTuple
 
 import msgspec
-import psutil
 
 from bench.measure import Measured, measure
 from bench.model import FakeModel, fake_model, model_name
-from bench.processes import pin
+from bench.processes import pin, usable_cpus
 from bench.servers import Server, baseline, throughline
 from bench.spec import Spec
 
-_SERVER_CPU, _OTHER_CPU = {0}, {1}
 _SATURATED = 0.9
 
 
@@ -104,7 +102,7 @@ class _Bench:
         rows = []
         for runs in self._sizes.concurrencies:
             pair = await self._rounds(
-                f"{runs} runs at 20 tokens/s", partial(self._load, runs=runs, rate=20, stagger_s=2)
+                f"{runs} runs at 20 tokens/s", partial(self._load, runs=runs, rate=20, stagger_s=2 if runs > 1 else 0)
             )
             p50, base50 = pair.medians(lambda m: m.load.latency.p50)
             p99, base99 = pair.medians(lambda m: m.load.latency.p99)
@@ -115,17 +113,18 @@ class _Bench:
     async def crowd(self) -> list[Row]:
         """More runs at once than one process with the SDK manages, all server processes on one CPU."""
         runs = self._sizes.crowd
-        if (psutil.cpu_count() or 1) < 2:
-            self._say("skipped: all servers on one CPU (this machine has no second one for the load)")
+        server_cpu, *other_cpus = usable_cpus()
+        if not other_cpus:
+            self._say("left out: all servers on one CPU, since there is no second one for the load")
             return []
-        pin(self._model.process, _OTHER_CPU)
+        pin(self._model.process, other_cpus)
         for server in (self._ours, self._theirs):
             for process in server.processes.values():
-                pin(process, _SERVER_CPU)
+                pin(process, [server_cpu])
         pair = await self._rounds(
             f"{runs} runs at 25 tokens/s, servers on one CPU",
             partial(self._load, runs=runs, rate=25, stagger_s=self._sizes.crowd_stagger_s),
-            _OTHER_CPU,
+            other_cpus,
         )
         rate, base_rate = pair.medians(lambda m: m.load.tokens / m.load.seconds)
         first, base_first = pair.medians(lambda m: m.load.first_token.p50 - 1_000 / 25)
@@ -146,7 +145,7 @@ class _Bench:
         tokens = int((stagger_s + spec.window_s + 2) * rate)
         return msgspec.structs.replace(spec, model=model_name(tokens, rate))
 
-    async def _rounds(self, name: str, spec_of: Callable[[Server], Spec], cpus: set[int] | None = None) -> _Pair:
+    async def _rounds(self, name: str, spec_of: Callable[[Server], Spec], cpus: list[int] | None = None) -> _Pair:
         pair = _Pair([], [])
         for number in range(1, self._sizes.rounds + 1):
             for server, found in ((self._ours, pair.ours), (self._theirs, pair.theirs)):
@@ -155,7 +154,7 @@ class _Bench:
                 self._say(f"{name}, round {number}, {server.target.name}: {_summary(measured)}")
         return pair
 
-    async def _measure(self, server: Server, spec: Spec, cpus: set[int] | None = None) -> Measured:
+    async def _measure(self, server: Server, spec: Spec, cpus: list[int] | None = None) -> Measured:
         measured = await measure(server, self._model, spec, cpus)
         load = measured.load
         if sum(measured.cpu_s.get(name, 0.0) for name in ("load", "model")) > _SATURATED * load.seconds:

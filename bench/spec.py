@@ -24,7 +24,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     one_by_one: bool = False
     stagger_s: float = 0.0
     window_s: float = 0.0
-    drain_s: float = 10.0
+    drain_s: float = 5.0
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -37,7 +37,8 @@ class Quantiles(msgspec.Struct, frozen=True):
 class LoadResult(msgspec.Struct, kw_only=True):
     """`gaps` counts events whose number does not follow the one before; `failures` what else went wrong.
 
-    `latency` is from the model's send of a token to its arrival, `first_event` and `first_token` from the POST.
+    `latency` is from the model's send of a token to its arrival, `first_event` and `first_token` from the POST;
+    where none came, until the end of the measurement.
     """
 
     tokens: int

@@ -19,7 +19,6 @@ class Stream(asyncio.Protocol):
         self.sent_ns = self.first_event_ns = self.first_token_ns = 0
         self.gaps = 0
         self.terminal = b""
-        self.run_id = b""
         self._on_tokens = on_tokens
         self._transport: asyncio.Transport | None = None
         self._head = b""
@@ -82,7 +81,6 @@ class Stream(asyncio.Protocol):
             return
         if not self.first_event_ns:
             self.first_event_ns = now
-            self.run_id = _run_id(frame)
         if start:
             self._check_id(frame[:start])
         payload = frame[start + 6 :]
@@ -96,7 +94,3 @@ class Stream(asyncio.Protocol):
         n = int(lines.rpartition(b"-")[2])
         self.gaps += n != self._last_n + 1
         self._last_n = n
-
-
-def _run_id(frame: bytes) -> bytes:
-    return frame.partition(b'"runId":"')[2][:36]

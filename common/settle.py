@@ -13,12 +13,12 @@ from common.ids import EventId
 from common.model.events import Cancelled, Done, Error, Terminal, ToolResult, encode_event
 from common.model.messages import EventMessage, RunError, Usage, for_event
 from common.model.run_state import CancelReason, Effect, FinishReason, Outcome, RunErrorCode, RunState
+from common.model.steps import LedgerCall
 from common.store.database import Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, sum_usage
 from common.store.run_events import select_started
 from common.store.run_messages import insert_tool_message, update_last_message
 from common.store.runs import RunEnd, promote_waiting, update_ended
-from common.model.steps import LedgerCall
 from common.store.tool_calls import select_open_calls, update_call_finished
 
 Party = Literal["owner", "api", "sweep"]
@@ -192,9 +192,7 @@ async def _terminal(
                 "select id from messages where run_id = $1 and role = 'assistant' order by position desc limit 1",
                 run_id,
             )
-            return Done(
-                message_id=message_id, usage=usage, step_count=step_count, finish_reason=finish_reason
-            )
+            return Done(message_id=message_id, usage=usage, step_count=step_count, finish_reason=finish_reason)
         case Failed():
             return Error(error=_error(outcome))
         case CancelledBy():

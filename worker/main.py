@@ -6,11 +6,12 @@ import os
 import secrets
 import signal
 import socket
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from arq.connections import ArqRedis
+from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
 from redis.asyncio import ConnectionPool
 
@@ -46,8 +47,9 @@ class BellWorker(Worker):
         async def answer(_: dict[Any, Any], run_id: str) -> None:
             await start_run(runs, UUID(run_id))
 
+        job = func(cast(WorkerCoroutine, answer), name=JOB, keep_result=0, timeout=30, max_tries=1)
         super().__init__(
-            functions=[func(answer, name=JOB, keep_result=0, timeout=30, max_tries=1)],
+            functions=[job],
             queue_name=QUEUE,
             redis_pool=redis,
             handle_signals=False,
@@ -76,7 +78,7 @@ class BellWorker(Worker):
     async def _wait_for_bell(self) -> None:
         await self._runs.has_room()
         count = max(1, min(self._runs.free, _BELLS_AT_ONCE))
-        await self.pool.execute_command("BLMPOP", _BELL_WAIT_S, 1, WAKE, "LEFT", "COUNT", count)
+        await self.pool.blmpop(_BELL_WAIT_S, 1, WAKE, direction="LEFT", count=count)  # type: ignore[arg-type,misc]
 
 
 async def serve(settings: Settings) -> None:
@@ -92,9 +94,7 @@ async def serve(settings: Settings) -> None:
     redis = open_redis(settings.redis_url)
     queue_redis = open_redis(settings.queue_redis_url)
     arq_redis = ArqRedis(
-        ConnectionPool.from_url(
-            settings.queue_redis_url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2
-        ),
+        ConnectionPool.from_url(settings.queue_redis_url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2),
         job_serializer=serialize,
         job_deserializer=deserialize,
         default_queue_name=QUEUE,
@@ -159,9 +159,7 @@ async def _offer(pool: Pool, owner: str, settings: Settings, tools: dict[str, To
             for offer in offers(settings)
         ],
         tools=[
-            ToolOffer(
-                name=tool.name, description=tool.description, parameters=tool.parameters, effect=tool.effect
-            )
+            ToolOffer(name=tool.name, description=tool.description, parameters=tool.parameters, effect=tool.effect)
             for tool in tools.values()
         ],
     )
@@ -171,7 +169,7 @@ async def _offer(pool: Pool, owner: str, settings: Settings, tools: dict[str, To
         await asyncio.sleep(_OFFER_EVERY_S)
 
 
-async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> Pool | None:
+async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> "Pool | None":
     """The pool, as soon as Postgres answers; None when the worker is told to leave before that."""
     while not leave.is_set():
         try:

@@ -1,4 +1,4 @@
-"""What the worker does every second whether a bell rings or not: due runs, expired leases, missed ends and promotions."""
+"""What a worker does every second, bell or no bell: due runs, expired leases, missed ends and promotions."""
 
 import asyncio
 import random
@@ -58,9 +58,7 @@ async def _sweep(resources: Resources) -> None:
                 await promote_waiting(connection, conversation_id)
 
 
-async def _end(
-    resources: Resources, workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome
-) -> None:
+async def _end(resources: Resources, workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome) -> None:
     settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
     if settled is not None:
         await announce(resources.log, settled)

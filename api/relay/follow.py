@@ -61,9 +61,11 @@ class Follower:
             try:
                 batches = await self._read(feed) if self._reading else self._accept(client)
             except (*REDIS_DOWN, *DATABASE_DOWN):
+                _insist_on_cancellation()
                 self._reading = False
                 client.fall_behind()
             else:
+                _insist_on_cancellation()
                 if batches:
                     return batches
                 if self._reading or (client.behind and feed.readable):
@@ -152,3 +154,10 @@ class Follower:
 
     def _is_new(self, event_id: EventId | None) -> bool:
         return event_id is None or self._told is None or event_id > self._told
+
+
+def _insist_on_cancellation() -> None:
+    """Before Python 3.12, `asyncio.wait_for` (redis-py sends with it) can swallow one that comes as it finishes."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,23 +58,28 @@ async def dev(options: DevOptions, environment: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupt)
-    watching = asyncio.create_task(_orphaned(interrupt)) if options.follow_parent else None
+
+    async def follow_parent() -> None:
+        await _until_orphaned()
+        if interrupts == 0:
+            interrupt()
+
+    following = asyncio.create_task(follow_parent()) if options.follow_parent else None
     try:
         await serving
     except asyncio.CancelledError:
         _write("throughline", "stopped")
     finally:
-        if watching is not None:
-            watching.cancel()
+        if following is not None:
+            following.cancel()
 
 
-async def _orphaned(interrupt: Callable[[], None]) -> None:
-    """Calls `interrupt` once the parent (`make run`, say) is gone, however it went."""
+async def _until_orphaned() -> None:
+    """Returns once the parent (`make run`, say) is gone, however it went."""
     parent = os.getppid()
     while True:
         await asyncio.sleep(_PARENT_CHECK_S)
         if os.getppid() != parent:
-            interrupt()
             return
 
 

@@ -10,6 +10,7 @@ from common.devserver.child import Child, spawn
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 10.0
 _LONGEST_LINE = 1 << 20
+_CHUNK = 1 << 16
 _FOREVER_S = float("inf")
 
 
@@ -76,17 +77,23 @@ class Supervised:
             self._child.send(signal.SIGKILL)
 
     async def _relay_lines(self, child: Child) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=_LONGEST_LINE)
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), child.stdout)
+        """Passes on what it prints, a line beyond 1 MiB in pieces."""
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, child.stdout)
+        rest = b""
         try:
-            while True:
-                try:
-                    line = await reader.readline()
-                except ValueError:
-                    line = b"(a line beyond 1 MiB was left out)\n"
-                if not line:
-                    return
-                self._write(self.name, line.decode(errors="replace").rstrip("\r\n"))
+            while chunk := await reader.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    lines.append(rest)
+                    rest = b""
+                for line in lines:
+                    self._pass_on(line)
+            if rest:
+                self._pass_on(rest)
         finally:
             transport.close()
+
+    def _pass_on(self, line: bytes) -> None:
+        self._write(self.name, line.decode(errors="replace").rstrip("\r"))

@@ -1,7 +1,7 @@
 """Signals between processes. Each may be lost: what it announces is in Postgres before it is sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 import redis.asyncio
@@ -20,7 +20,7 @@ async def publish_cancel(redis: redis.asyncio.Redis, run_id: UUID) -> None:
     await redis.publish(cancel_channel(), str(run_id))
 
 
-async def subscribe_cancels(redis: redis.asyncio.Redis) -> AsyncIterator[UUID]:
+async def subscribe_cancels(redis: redis.asyncio.Redis) -> AsyncGenerator[UUID, None]:
     """The runs that are asked to cancel from now on, until the caller stops iterating (then `aclose()` it).
 
     Survives a Redis that goes away and comes back; what is published meanwhile is missed.
@@ -35,7 +35,7 @@ async def subscribe_cancels(redis: redis.asyncio.Redis) -> AsyncIterator[UUID]:
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
 
-async def _messages(pubsub: PubSub) -> AsyncIterator[bytes]:
+async def _messages(pubsub: PubSub) -> AsyncGenerator[bytes]:
     """What is published; raises one of REDIS_DOWN on a connection that only looks open."""
     pinged = False
     while True:

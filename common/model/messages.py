@@ -1,7 +1,7 @@
 """The resources of the HTTP contract, as they stand on the wire and in the events."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -77,9 +77,9 @@ class AgentSettings(
 ):
     """Sampling settings; absent means the provider's default. `max_tokens` bounds one step's output."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     reasoning: Literal["none", "low", "medium", "high"] | None = None
 
 

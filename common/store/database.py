@@ -11,9 +11,7 @@ import msgspec
 from common.config import ConfigError, Settings, redact_url
 
 Pool: TypeAlias = asyncpg.Pool
-Connection: TypeAlias = (
-    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-)
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Row: TypeAlias = asyncpg.Record
 
 DATABASE_DOWN = (

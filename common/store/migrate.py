@@ -39,9 +39,7 @@ async def migrate(url: str, migrations: list[Migration] | None = None) -> list[s
     each other, the database or SQL, and what asyncpg raises when there is no connection.
     """
     migrations = load_migrations() if migrations is None else migrations
-    connection = await asyncpg.connect(
-        url, timeout=10, server_settings={"application_name": "throughline migrate"}
-    )
+    connection = await asyncpg.connect(url, timeout=10, server_settings={"application_name": "throughline migrate"})
     try:
         applied = []
         while (name := await _apply_next(connection, migrations)) is not None:
@@ -105,15 +103,11 @@ def _next(migrations: list[Migration], applied: dict[int, str]) -> Migration | N
     """The first file that is missing. Raises MigrationError where files and database disagree."""
     for expected, migration in enumerate(migrations, start=1):
         if migration.number != expected:
-            raise MigrationError(
-                f"{migration.name}: number {expected:04} should come here; numbers have no hole"
-            )
+            raise MigrationError(f"{migration.name}: number {expected:04} should come here; numbers have no hole")
     missing = [migration for migration in migrations if migration.number not in applied]
     for migration in migrations:
         if migration.number in applied and applied[migration.number] != migration.checksum:
-            raise MigrationError(
-                f"{migration.name}: it was changed after it had been applied to this database"
-            )
+            raise MigrationError(f"{migration.name}: it was changed after it had been applied to this database")
     if missing and applied and missing[0].number < max(applied):
         raise MigrationError(f"{missing[0].name}: later files were applied to this database before it")
     return missing[0] if missing else None

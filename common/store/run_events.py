@@ -53,6 +53,4 @@ async def select_stored_end(connection: Connection, run_id: UUID) -> StoredEnd |
         return None
     started = await select_started(connection, run_id)
     assert started is not None, "a run with an end exists"
-    return StoredEnd(
-        started, row["terminal_event"].encode(), EventId(row["terminal_attempt"], row["terminal_n"])
-    )
+    return StoredEnd(started, row["terminal_event"].encode(), EventId(row["terminal_attempt"], row["terminal_n"]))

@@ -123,9 +123,7 @@ async def select_tool_message(connection: Connection, run_id: UUID, tool_call_id
     return read_message(row)
 
 
-async def select_history(
-    connection: Connection, conversation_id: UUID, run_id: UUID, turn: int
-) -> list[HistoryRow]:
+async def select_history(connection: Connection, conversation_id: UUID, run_id: UUID, turn: int) -> list[HistoryRow]:
     """What the model reads: messages up to the run's turn that are not superseded, and the run's own, edits applied."""
     rows = await connection.fetch(
         """
@@ -154,9 +152,7 @@ async def select_history(
     ]
 
 
-async def update_last_message(
-    connection: Connection, conversation_id: UUID, at: datetime | None = None
-) -> None:
+async def update_last_message(connection: Connection, conversation_id: UUID, at: datetime | None = None) -> None:
     """The conversation has moved; the caller holds its lock."""
     await connection.execute(
         """

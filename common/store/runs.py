@@ -100,9 +100,7 @@ async def select_run(connection: Connection, run_id: UUID) -> Run | None:
     return await _select_one(connection, "r.id = $1", run_id)
 
 
-async def select_run_of_trigger(
-    connection: Connection, conversation_id: UUID, message_id: UUID
-) -> Run | None:
+async def select_run_of_trigger(connection: Connection, conversation_id: UUID, message_id: UUID) -> Run | None:
     """The newest run that `message_id` started in this conversation."""
     return await _select_one(
         connection, "r.conversation_id = $1 and r.trigger_message_id = $2", conversation_id, message_id
@@ -351,7 +349,7 @@ async def _select_one(connection: Connection, condition: str, *arguments: Any) -
           and exists (select from conversations c where c.workspace_id = r.workspace_id
                       and c.id = r.conversation_id and c.deleted_at is null)
         order by state in ('queued', 'running', 'paused') desc, created_at desc, id desc limit 1
-        """,  # noqa: S608 -- the conditions are the literals above
+        """,
         *arguments,
     )
     return None if row is None else _read_run(row)

@@ -6,9 +6,7 @@ from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
 from common.store.database import Connection, clean_json
 
-_COLUMNS = (
-    "id, run_id, message_id, step, index, name, arguments, invalid, provider_call_id, effect, state, outcome"
-)
+_COLUMNS = "id, run_id, message_id, step, index, name, arguments, invalid, provider_call_id, effect, state, outcome"
 
 
 async def insert_tool_calls(connection: Connection, calls: list[LedgerCall]) -> None:

@@ -67,9 +67,7 @@ def _evaluate(node: ast.expr, source: str) -> Decimal:
 class add_note(msgspec.Struct):
     """Writes a note into the notebook that everybody in this workspace shares."""
 
-    text: Annotated[
-        str, msgspec.Meta(min_length=1, max_length=10_000, description="The note, in plain text.")
-    ]
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000, description="The note, in plain text.")]
 
     async def run(self, context: ToolContext) -> str:
         note = {"key": context.idempotency_key, "user": context.user, "text": self.text}

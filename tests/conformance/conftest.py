@@ -47,7 +47,7 @@ def build_provider(name: str, url: str) -> Provider:
     }
     key: dict[str, Any] = {} if name == "local" else {f"{name}_api_key": KEY}
     environment = {"LOCAL_KEY": KEY} if name == "local" else {}
-    return build_providers(Settings(**addresses, **key, provider_connect_s=1), environment)[name]
+    return build_providers(Settings(**addresses, **key), environment)[name]
 
 
 def ask(provider: Provider, *history: HistoryMessage, **changes: Any) -> ModelRequest:

@@ -84,13 +84,27 @@ async def test_context_too_long(provider: Provider, server: FakeModelServer) -> 
     assert (error.kind, error.retryable) == ("context_length", False)
 
 
-async def test_html_instead_of_stream(provider: Provider, server: FakeModelServer) -> None:
-    """A proxy's error page with status 200 is an error that says so, not an empty answer."""
-    server.script(Reply(status=200, raw=b"", framing="close"), Reply(status=502, body="<html>bad gateway</html>"))
-    empty, _ = await fail(provider)
-    page, _ = await fail(provider)
-    assert (empty.kind, page.kind) == ("truncated", "server")
-    assert "<html>" not in page.message
+async def test_page_instead_of_stream(provider: Provider, server: FakeModelServer) -> None:
+    """A page or a JSON answer with status 200, say from a wrong address, is an error that says so."""
+    server.script(Reply(body="<html>welcome</html>"), Reply(body={"object": "list", "data": []}))
+    for kind in ("text/html", "application/json"):
+        error, _ = await fail(provider)
+        assert error.kind == "server"
+        assert kind in error.message
+
+
+async def test_html_error_page(provider: Provider, server: FakeModelServer) -> None:
+    """A proxy's error page has the kind of its status; its text is not quoted."""
+    server.script(Reply(status=502, body="<html>bad gateway</html>"))
+    error, _ = await fail(provider)
+    assert error.kind == "server"
+    assert "<html>" not in error.message
+
+
+async def test_empty_stream(provider: Provider, server: FakeModelServer) -> None:
+    """A stream without any event is a truncated one, not an empty answer."""
+    server.script(Reply(raw=b""))
+    assert (await fail(provider))[0].kind == "truncated"
 
 
 @pytest.mark.parametrize(
@@ -166,9 +180,11 @@ async def test_task_cancelled(provider: Provider, server: FakeModelServer) -> No
 async def test_task_cancelled_before_headers(provider: Provider, server: FakeModelServer) -> None:
     """A request whose answer has not begun is given up at once, too."""
     server.script(Reply(text="late", hang_after=0))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await collect(provider, ask(provider))
+    task = asyncio.create_task(collect(provider, ask(provider)))
+    await eventually(lambda: server.open_streams == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     await eventually(lambda: server.open_connections == 0, timeout_s=2)
 
 

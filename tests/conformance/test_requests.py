@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from common.config import CompatibleProvider, Settings
 from common.model.messages import AgentSettings
 from tests.conformance.conftest import KEY, ask, collect
 from tests.support.fake_model_server import FakeModelServer
 from worker.providers.base import Finish, HistoryMessage, HistoryToolCall, Provider, ToolSpec
+from worker.providers.registry import build_providers
 
 GOLDENS = Path(__file__).parent / "goldens"
 TIME = ToolSpec(name="current_time", description="The time.", parameters={"type": "object", "properties": {}})
@@ -80,6 +82,29 @@ async def test_request_is_authorised(provider: Provider, server: FakeModelServer
     assert KEY not in str(request.body)
     paths = {"anthropic": "/v1/messages", "openai": "/v1/responses"}
     assert request.path == paths.get(provider.name, "/v1/chat/completions")
+
+
+async def test_request_to_keyless_endpoint(server: FakeModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint without a key gets none, and nothing that the environment holds for OpenAI."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(variable, KEY)
+    endpoint = CompatibleProvider(name="local", base_url=f"{server.url}/v1")
+    provider = build_providers(Settings(compatible_providers=(endpoint,)), {})["local"]
+    assert (await collect(provider, ask(provider)))[-1] == Finish("stop")
+    await provider.close()
+    request = server.requests[-1]
+    assert "authorization" not in request.headers
+    assert KEY not in str(request.headers)
+
+
+async def test_thoughts_without_answer(provider: Provider, server: FakeModelServer) -> None:
+    """Thoughts at a message's end, as a length stop leaves them, are not sent back: they would be refused."""
+    thought = {"opaque": {"type": "reasoning" if provider.name == "openai" else "thinking", "id": "lost thought"}}
+    for content, data in (("", [thought]), ("Yes", [thought, {"text": 3}, thought])):
+        answer = HistoryMessage(role="assistant", content=content, provider=provider.name, provider_data=data)
+        history = [HistoryMessage(role="user", content="a"), answer]
+        assert (await collect(provider, ask(provider, *history)))[-1] == Finish("stop")
+        assert str(server.requests[-1].body).count("lost thought") <= len(content) // 3
 
 
 async def test_history_with_calls_but_no_tools_left(provider: Provider, server: FakeModelServer) -> None:

@@ -16,7 +16,7 @@ def test_sample_read_at_once(sample: str) -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_sample_split_at_every_byte(sample: str) -> None:
-    """Events do not depend on how the network cut the bytes: every single cut, and all cuts at once."""
+    """Events do not depend on how the network cut the bytes: at every byte at once, or anywhere in two."""
     data, expected = read_bytes(sample), read_expected(sample)
     assert fold_chunks(sample, (bytes([byte]) for byte in data), clean_end=True) == expected
     for cut in range(1, len(data), 7):

@@ -1,8 +1,11 @@
 """What every provider makes of an answer over HTTP."""
 
+import asyncio
+
 import pytest
 
 from tests.conformance.conftest import ask, collect
+from tests.support.eventually import eventually
 from tests.support.fake_model_server import FakeModelServer
 from tests.support.model_script import Call, Reply, TokenCounts
 from worker.providers.base import (
@@ -102,6 +105,17 @@ async def test_stream_after_stream(provider: Provider, server: FakeModelServer) 
     for _ in range(3):
         await collect(provider, ask(provider))
     assert server.open_connections == 1
+
+
+async def test_many_streams_at_once(provider: Provider, server: FakeModelServer) -> None:
+    """No limit of the HTTP client holds a run back: 120 answers are open at the same time."""
+    server.script(*[Reply(text="one two", hang_after=3)] * 120)
+    tasks = [asyncio.create_task(collect(provider, ask(provider))) for _ in range(120)]
+    await eventually(lambda: server.open_streams == 120)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await eventually(lambda: server.open_connections == 0)
 
 
 async def test_second_step_after_calls(provider: Provider, server: FakeModelServer) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
+from common.config import Settings
 from common.ids import new_id
 from common.store.catalogue import Offers
 from common.store.database import Pool
 from common.store.run_schedule import claim_runs
-from tests.support.api_client import LiveApi, make_conversation, offer, post_message, refusal_of
+from tests.support.api_client import live_api, make_conversation, offer, post_message, refusal_of
 from tests.support.hand_worker import answer, claim, obey_cancel
 
 MESSAGE_FIELDS = {
@@ -293,14 +296,20 @@ async def test_parallel_posts_of_one_conversation_make_one_active_run(client: ht
     assert sorted(answer_.status_code for answer_ in answers) == [202] + [409] * 19
 
 
-async def test_posts_survive_a_redis_that_is_down(api: LiveApi, client: httpx.AsyncClient, servers: Any) -> None:
-    """The bell and the signals may be lost; what is committed is answered."""
-    conversation_id = await make_conversation(client)
-    await post_message(client, conversation_id)
-    await api.app.state.resources.redis.aclose()
-    api.app.state.resources.redis.connection_pool.connection_kwargs["path"] = "/nowhere"
-    api.app.state.resources.redis.connection_pool.reset()
+async def test_posts_survive_a_redis_that_is_down(settings: Settings, pool: Pool, workspace_id: UUID) -> None:
+    """The bell, the signals and the log may be lost: what is committed is answered."""
+    await offer(pool)
+    nowhere = "redis://127.0.0.1:1"
+    settings = msgspec.structs.replace(
+        settings, redis_url=nowhere, queue_redis_url=nowhere, default_provider="echo", default_model="echo"
+    )
+    async with live_api(settings) as api:
+        client = await api.member(workspace_id)
+        conversation_id = await make_conversation(client)
+        await post_message(client, conversation_id)
+        await claim(pool)
+        await post_message(client, conversation_id, ifBusy="enqueue")
 
-    accepted = await post_message(client, conversation_id, ifBusy="interrupt")
+        accepted = await post_message(client, conversation_id, ifBusy="interrupt")
 
-    assert accepted["run"]["state"] == "queued"
+        assert accepted["run"]["state"] == "waiting"

@@ -7,7 +7,7 @@ connections and appends that are delayed; an in-memory truth stands for Postgres
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable
 from typing import TypeVar
 from uuid import UUID
@@ -70,7 +70,8 @@ class Record:
 
     def __init__(self) -> None:
         self.named: dict[EventId, bytes] = {}
-        self.newest_since_loss = 0
+        self.newest_in_memory = 0
+        self.lost: set[str] = set()
         self.violations: list[str] = []
         self.happened: Counter[str] = Counter()
 
@@ -81,12 +82,20 @@ class Record:
                 self.violations.append(f"{batch.attempt}-{n} names two events")
 
     def check_fence(self, batch: Batch, result: AppendResult) -> None:
-        """While Redis keeps its memory, nothing of an older attempt gets in after a newer one."""
+        """While Redis keeps its memory of it, nothing of an older attempt gets in after a newer one."""
         self.happened[result.name] += 1
         if result is AppendResult.OK:
-            if batch.attempt < self.newest_since_loss:
-                self.violations.append(f"attempt {batch.attempt} got in after {self.newest_since_loss}")
-            self.newest_since_loss = batch.attempt
+            if batch.attempt < self.newest_in_memory:
+                self.violations.append(f"attempt {batch.attempt} got in after {self.newest_in_memory}")
+            self.newest_in_memory = batch.attempt
+            self.lost.clear()
+
+    def forget(self, *what: str) -> None:
+        """Redis lost a key. One of the two is enough to keep older attempts out."""
+        self.happened[f"lost {' and '.join(what)}"] += 1
+        self.lost.update(what)
+        if self.lost == {"events", "head"}:
+            self.newest_in_memory = 0
 
 
 class FaultyLog(EventLog):
@@ -187,7 +196,7 @@ class EventLogModel(RuleBasedStateMachine):
         self.owners: list[Owner] = []
         self.viewers = [Viewer()]
         self.trim_after = TrimAfter()
-        self.saved: tuple[bytes | None, bytes | None] = (None, None)
+        self.saved: deque[tuple[bytes | None, bytes | None]] = deque([(None, None)], maxlen=4)
         self.end_after = 0
         self.pieces = 0
         self.steps = 0
@@ -302,39 +311,35 @@ class EventLogModel(RuleBasedStateMachine):
 
     # Faults --------------------------------------------------------------------------------------------------
 
-    @rule(what=st.sampled_from(["everything", "stream", "head"]))
-    def lose(self, what: str) -> None:
-        self.record.happened[f"lost {what}"] += 1
-        self.record.newest_since_loss = 0
-        if what == "everything":
-            self.do(self._redis.flushall())
-        else:
-            self.do(self._redis.delete(self.keys[0] if what == "stream" else self.keys[1]))
+    @rule()
+    def flush(self) -> None:
+        self.record.forget("events", "head")
+        self.do(self._redis.flushall())
 
     @rule()
-    def save(self) -> None:
-        """What a Redis that loses its last second will come back with."""
-
-        async def dump() -> tuple[bytes | None, bytes | None]:
-            events, head = self.keys
-            async with self._redis.pipeline(transaction=True) as together:
-                saved_events, saved_head = await together.dump(events).dump(head).execute()
-            return saved_events, saved_head
-
-        self.saved = self.do(dump())
+    def delete_stream(self) -> None:
+        self.record.forget("events")
+        self.do(self._redis.delete(events_key(self.run_id)))
 
     @rule()
-    def cut_tail(self) -> None:
+    def delete_head(self) -> None:
+        self.record.forget("head")
+        self.do(self._redis.delete(head_key(self.run_id)))
+
+    @rule(steps=st.integers(1, 4))
+    def cut_tail(self, steps: int) -> None:
+        """Redis comes back as it was some steps ago: an append-only file without its last second."""
+        saved = self.saved[-min(steps, len(self.saved))]
+
         async def restore() -> None:
             async with self._redis.pipeline(transaction=True) as together:
                 together.delete(*self.keys)
-                for key, data in zip(self.keys, self.saved, strict=True):
+                for key, data in zip(self.keys, saved, strict=True):
                     if data is not None:
                         together.restore(key, 0, data)
                 await together.execute()
 
-        self.record.happened["cut tail"] += 1
-        self.record.newest_since_loss = 0
+        self.record.forget("events", "head")
         self.do(restore())
 
     @precondition(lambda self: self.owners)
@@ -441,6 +446,7 @@ class EventLogModel(RuleBasedStateMachine):
     def do(self, work: Awaitable[T]) -> T:
         async def within_time() -> T:
             async with asyncio.timeout(10):
+                await self.save()
                 result = await work
                 await self.quiet()
                 return result
@@ -448,6 +454,12 @@ class EventLogModel(RuleBasedStateMachine):
         result = self._runner.run(within_time())
         assert not self.record.violations
         return result
+
+    async def save(self) -> None:
+        events, head = self.keys
+        async with self._redis.pipeline(transaction=True) as together:
+            saved_events, saved_head = await together.dump(events).dump(head).execute()
+        self.saved.append((saved_events, saved_head))
 
     async def nothing(self) -> None:
         """Gives everybody the time to do what they can."""

@@ -10,7 +10,7 @@ import pytest
 from common.config import load_settings
 from common.store.database import open_pool
 from common.store.migrate import Migration, MigrationError, load_migrations, migrate
-from tests.support.servers import Servers
+from tests.support.servers import Servers, running_servers
 
 _MIGRATE = """
 import asyncio, sys
@@ -43,9 +43,7 @@ async def test_migrate_from_many_connections_applies_each_file_once(empty_url: s
 async def test_migrate_from_many_processes_applies_each_file_once(empty_url: str) -> None:
     """The same with processes of their own, as a rolling deployment starts them."""
     processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _MIGRATE, empty_url, stdout=asyncio.subprocess.PIPE
-        )
+        await asyncio.create_subprocess_exec(sys.executable, "-c", _MIGRATE, empty_url, stdout=asyncio.subprocess.PIPE)
         for _ in range(4)
     ]
     outputs = [(await process.communicate())[0].decode().split() for process in processes]
@@ -94,23 +92,47 @@ async def test_migrate_of_newer_database_leaves_it_alone(empty_url: str) -> None
     assert await migrate(empty_url, [first]) == []
 
 
-@pytest.mark.parametrize("attribute", ["createrole", "nocreaterole"])
-async def test_migrate_as_plain_owner_makes_a_database_that_serves(servers: Servers, attribute: str) -> None:
-    """An owner who is no superuser can migrate, and can serve afterwards."""
-    owner, database = f"owner_{attribute}", f"of_{attribute}"
-    await servers.execute(f"create role {owner} login {attribute}")
-    await servers.execute(f"create database {database} owner {owner}")
-    option = " with admin option" if attribute == "createrole" else ""
-    await servers.execute(f"grant throughline_app, throughline_scheduler to {owner}{option}")
-    url = servers.url_of(database, owner)
+async def test_migrate_as_owner_with_createrole_makes_a_database_that_serves() -> None:
+    """On a fresh server an owner who is no superuser makes the roles, migrates, and can serve."""
+    async with running_servers(migrated=False) as servers:
+        await servers.execute("create role owner login createrole")
+        await servers.execute("create database owned owner owner")
+        await _migrate_and_serve(servers.url_of("owned", "owner"))
+
+
+async def test_migrate_as_owner_without_any_right_uses_the_roles_made_for_it(servers: Servers) -> None:
+    """Where nobody may make roles, an administrator has made them and granted them to the owner."""
+    await servers.execute("create role plain_owner login")
+    await servers.execute("create database plainly_owned owner plain_owner")
+    await servers.execute("grant throughline_app, throughline_scheduler to plain_owner")
     try:
-        assert await migrate(url) == NAMES
-        pool = await open_pool(load_settings({"DATABASE_URL": url}))
-        assert await pool.fetch("select * from claim_runs('worker', '10 s', 1)") == []
-        await pool.close()
+        await _migrate_and_serve(servers.url_of("plainly_owned", "plain_owner"))
     finally:
-        await servers.execute(f"drop database {database} with (force)")
-        await servers.execute(f"drop role {owner}")
+        await servers.execute("drop database plainly_owned with (force)")
+        await servers.execute("drop role plain_owner")
+
+
+async def test_migrate_without_roles_or_the_right_to_make_them_says_so(servers: Servers) -> None:
+    """The error names the file and what Postgres refused; nothing is applied."""
+    await servers.execute("create role stranger login")
+    await servers.execute("create database strange owner stranger")
+    url = servers.url_of("strange", "stranger")
+    try:
+        with pytest.raises(MigrationError, match=r"0001_.*permission denied"):
+            await migrate(url)
+        assert await _fetch_tables(url) == set()
+    finally:
+        await servers.execute("drop database strange with (force)")
+        await servers.execute("drop role stranger")
+
+
+async def _migrate_and_serve(url: str) -> None:
+    assert await migrate(url) == NAMES
+    pool = await open_pool(load_settings({"DATABASE_URL": url}))
+    try:
+        assert await pool.fetch("select * from claim_runs('worker', '10 s', 1)") == []
+    finally:
+        await pool.close()
 
 
 async def _fetch_tables(url: str) -> set[str]:

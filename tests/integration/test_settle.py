@@ -103,9 +103,9 @@ async def test_sweep_ends_only_what_has_expired(pool: Pool) -> None:
     """A living lease protects its run; once it is over, the sweep may end it in a new attempt."""
     seeded = await seed_run(pool)
     attempt = await _claim(pool)
-    assert (
-        await settle(pool, seeded.workspace_id, seeded.run.id, CRASH, by="sweep", attempt=attempt) is None
-    ), "the lease is alive"
+    assert await settle(pool, seeded.workspace_id, seeded.run.id, CRASH, by="sweep", attempt=attempt) is None, (
+        "the lease is alive"
+    )
     await _sql(pool, seeded.workspace_id, "update runs set lease_until = clock_timestamp() - interval '1 s'")
     settled = await settle(pool, seeded.workspace_id, seeded.run.id, CRASH, by="sweep", attempt=attempt)
     assert settled is not None
@@ -129,9 +129,15 @@ async def test_reason_noted_with_the_request_wins(pool: Pool) -> None:
 async def test_end_promotes_the_next_waiting_run_in_order(pool: Pool) -> None:
     """Waiting runs of a conversation start in the order of their turns, one at a time."""
     first = await seed_run(pool)
-    where = {"workspace_id": first.workspace_id, "conversation_id": first.conversation_id}
-    second = await seed_run(pool, state=RunState.WAITING, **where)
-    third = await seed_run(pool, state=RunState.WAITING, **where)
+    second, third = [
+        await seed_run(
+            pool,
+            workspace_id=first.workspace_id,
+            conversation_id=first.conversation_id,
+            state=RunState.WAITING,
+        )
+        for _ in range(2)
+    ]
     settled = await settle(pool, first.workspace_id, first.run.id, CancelledBy(), by="api")
     assert settled is not None
     assert settled.promoted == second.run.id

@@ -116,9 +116,7 @@ def test_load_of_the_example_gives_both_of_its_tools() -> None:
     assert load_tools("docs.examples.tools_example").keys() == {"current_time", "calculate", "add_note"}
 
 
-async def test_note_of_the_example_is_written_once_per_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_note_of_the_example_is_written_once_per_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repeated call with the same key adds nothing, also in parallel; another key or workspace does."""
     monkeypatch.setattr(tools_example, "NOTES", tmp_path / "notes")
     add_note = load_tools(tools_example.__name__)["add_note"]

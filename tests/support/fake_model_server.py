@@ -160,9 +160,11 @@ class _Connection(asyncio.Protocol):
             self._server.open_streams -= 1
 
     async def _send_reply(self, path: str, reply: Reply, model: str) -> None:
-        if reply.status != 200:
+        if reply.status != 200 or reply.body is not None:
             self._send_error(path, reply)
             return
+        if reply.hang_after == 0:
+            await asyncio.Event().wait()
         self._send_head(chunked=reply.framing == "chunked")
         frames = [reply.raw] if reply.raw is not None else list(WIRES[path.removeprefix("/v1")](reply, model))
         async for piece in _pace(_cut(frames, reply), reply):
@@ -210,9 +212,9 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _cut(frames: list[bytes], reply: Reply) -> list[bytes]:
-    """The frames that are sent: cut off at `cut_at`, and apart at every `split` bytes."""
+    """The frames that are sent: cut off at `cut_at`, and apart at every `split` bytes. None is empty."""
     if reply.cut_at is None and reply.split is None:
-        return frames
+        return [frame for frame in frames if frame]
     body = b"".join(frames)[: reply.cut_at]
     size = reply.split or max(1, len(body))
     return [body[at : at + size] for at in range(0, len(body), size)]

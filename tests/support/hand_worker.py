@@ -22,7 +22,9 @@ async def claim(pool: Pool) -> Claim:
 
 async def commit_step(pool: Pool, claimed: Claim, text: str, step: int = 1) -> Message:
     """The run's next assistant message, as its worker commits it."""
-    output = StepOutput(content=text, reasoning=None, tool_calls=list[ToolCallRequest](), provider_data=None, usage=Usage())
+    output = StepOutput(
+        content=text, reasoning=None, tool_calls=list[ToolCallRequest](), provider_data=None, usage=Usage()
+    )
     async with workspace_transaction(pool, claimed.workspace_id) as connection:
         superseded = await hold_run(connection, claimed.run_id, claimed.attempt, LEASE_S)
         return await insert_step_message(

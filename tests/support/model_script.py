@@ -33,11 +33,11 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. Unless `status` is 200, an error answer with that status and `headers`.
+    """One answer. With `body`, or a `status` other than 200, a plain answer that is no stream, with `headers`.
 
     `text` and `reasoning` are sent word by word. `error` ends the stream in its middle. `raw` replaces the body.
     `cut_at` ends it after so many bytes: as a lost connection, or, with `framing` "close", as if it were complete.
-    `hang_after` sends so many frames and then nothing more; `pause_s` is the pause before each frame.
+    `hang_after` sends so many frames and then nothing more (0: not even headers); `pause_s` is the pause before each.
     """
 
     text: str = ""

@@ -61,8 +61,8 @@ class Servers:
 
 
 @asynccontextmanager
-async def running_servers(*, durable: bool = False, tcp: bool = False) -> AsyncIterator[Servers]:
-    """Servers of one's own, with a template made. `durable`: what is committed survives a crash of theirs."""
+async def running_servers(*, durable: bool = False, tcp: bool = False, migrated: bool = True) -> AsyncIterator[Servers]:
+    """Servers of one's own. `durable`: what is committed survives their crash; `migrated`: with a template."""
     folder = Path(tempfile.mkdtemp(prefix="throughline-test-"))
     # Postgres may run as another user, who has to pass; its own folder inside stays closed.
     folder.chmod(0o755)
@@ -70,7 +70,8 @@ async def running_servers(*, durable: bool = False, tcp: bool = False) -> AsyncI
     try:
         await embedded.start()
         servers = Servers(embedded)
-        await servers.make_template()
+        if migrated:
+            await servers.make_template()
         yield servers
     finally:
         await embedded.stop()

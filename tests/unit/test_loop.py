@@ -190,7 +190,7 @@ async def test_attempt_that_only_lacks_its_end_asks_nothing() -> None:
 
 async def test_passing_failure_is_retried_and_what_it_showed_discarded() -> None:
     """A stream that breaks is asked again within the attempt; clients are told to forget its tokens."""
-    broken = [TextDelta("Hal"), ProviderError("overloaded", "busy", retry_after_s=0)]
+    broken: Script = [TextDelta("Hal"), ProviderError("overloaded", "busy", retry_after_s=0)]
     played = Played(broken, says("Hello"))
     assert await played.run() is FinishReason.STOP
     assert played.journal.events == [
@@ -212,7 +212,8 @@ async def test_failure_before_the_first_token_discards_nothing() -> None:
 
 async def test_retries_are_bounded() -> None:
     """After two retries the error is the run's."""
-    played = Played(*[[ProviderError("server", "500", retry_after_s=0)]] * 3)
+    failure: Script = [ProviderError("server", "500", retry_after_s=0)]
+    played = Played(*[failure] * 3)
     with pytest.raises(ProviderError):
         await played.run()
     assert len(played.provider.requests) == 3

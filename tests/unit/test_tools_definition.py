@@ -288,9 +288,4 @@ def test_idempotency_key_belongs_to_one_call() -> None:
     """The key is the same for one call of one run and differs for any other."""
     run, other = UUID(int=1), UUID(int=2)
     assert idempotency_key(run, "call_a") == idempotency_key(run, "call_a")
-    assert (
-        len(
-            {idempotency_key(run, "call_a"), idempotency_key(run, "call_b"), idempotency_key(other, "call_a")}
-        )
-        == 3
-    )
+    assert len({idempotency_key(run, "call_a"), idempotency_key(run, "call_b"), idempotency_key(other, "call_a")}) == 3

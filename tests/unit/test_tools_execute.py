@@ -78,9 +78,7 @@ async def unencodable() -> Any:
     return object()
 
 
-async def run(
-    chosen: Tool, arguments: dict[str, Any], timeout_s: float = 10, limit: int = 1_000
-) -> ToolOutcome:
+async def run(chosen: Tool, arguments: dict[str, Any], timeout_s: float = 10, limit: int = 1_000) -> ToolOutcome:
     return await execute(chosen, arguments, CONTEXT, timeout_s=timeout_s, output_limit_bytes=limit)
 
 
@@ -215,9 +213,7 @@ def test_model_is_shown_256_kilobytes() -> None:
 async def test_secret_of_the_settings_never_reaches_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a result nor an error text carries a hidden value."""
     monkeypatch.setattr(environment, "_hidden", set[str]())
-    environment.hide_keys(
-        Settings(openai_api_key="sk-canary-1", database_url="postgresql://app:canary-2@db/x")
-    )
+    environment.hide_keys(Settings(openai_api_key="sk-canary-1", database_url="postgresql://app:canary-2@db/x"))
     monkeypatch.setitem(RAISED, "leak", ConnectionError("postgresql://app:canary-2@db/x"))
     assert (await run(answer, {"text": "key=sk-canary-1!"})).content == "key=***!"
     assert "canary-2" not in (await run(fail, {"kind": "leak"})).content

@@ -107,7 +107,10 @@ class UsageReport(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """A good end. `provider_data` (JSON values) comes back in this message's `HistoryMessage`."""
+    """A good end. `provider_data` (JSON values) comes back in this message's `HistoryMessage`.
+
+    With any reason but `stop` and `tool_calls`, the arguments of the last call may be incomplete.
+    """
 
     reason: StopReason
     provider_data: Any | None = None

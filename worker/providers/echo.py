@@ -6,7 +6,7 @@ The model's name takes options after a question mark, as in `echo?delayMs=50&rep
 - `repeat`: how many times the answer's text is given (1 to 10000; default 1).
 - `tool`: calls this tool first, and answers once the result is there, with the result below the echo. Named several
   times, the calls are made in parallel. `args` holds the arguments as URL-encoded JSON (default `{}`), one per tool.
-- `fail`: ends in this kind of ProviderError (such as `rate_limited` or `server`), after `cutAfter` words if given.
+- `fail`: ends in this kind of ProviderError (such as `rate_limited` or `server`), at once or after `cutAfter` words.
 - `cutAfter`: breaks off after so many words; without `fail`, as a lost connection would (`truncated`).
 
 An unknown or malformed option is refused: ProviderError of the kind `rejected`, which says what is wrong.
@@ -65,11 +65,10 @@ class EchoProvider:
             return
         answer = " ".join([_answer(request.messages, since_question)] * options.repeat)
         limit = request.settings.max_tokens
+        cut_after = 0 if options.fail and options.cut_after is None else options.cut_after
         count = 0
         for word in _words(answer):
-            if count == options.cut_after:
-                break
-            if count == limit:
+            if count in (cut_after, limit):
                 break
             await asyncio.sleep(options.delay_ms / 1000)
             yield TextDelta(word)

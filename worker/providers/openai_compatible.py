@@ -44,10 +44,10 @@ class CompatibleProvider:
     ) -> None:
         self.name = name
         self._dialect: Dialect = dialect
+        self._headers = _headers(with_key=bool(api_key))
         self._client = openai.AsyncOpenAI(
             # The SDK insists on a key; a server that needs none is told nothing of it.
             api_key=api_key or "none",
-            default_headers=_headers(with_key=bool(api_key)),
             base_url=base_url,
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**http_options(settings)),
@@ -59,7 +59,11 @@ class CompatibleProvider:
         return read_stream(
             self.name,
             lambda: self._client.chat.completions.with_streaming_response.create(
-                model="", messages=[], stream=True, extra_body=build_body(request, self._dialect)
+                model="",
+                messages=[],
+                stream=True,
+                extra_body=build_body(request, self._dialect),
+                extra_headers=self._headers,
             ),
             ChatFold(self.name),
             _SDK_ERRORS,

@@ -53,5 +53,9 @@ def read_replay(data: Any, content: str, calls: int) -> list[Piece] | None:
         return None
     characters = sum(piece.text for piece in pieces if piece.text is not None)
     indexes = [piece.call for piece in pieces if piece.call is not None]
-    fits = characters == len(content) and indexes == list(range(calls))
-    return pieces if fits else None
+    if characters != len(content) or indexes != list(range(calls)):
+        return None
+    # Thoughts that led to nothing, cut off at a length stop: both services refuse them at a message's end.
+    while pieces and pieces[-1].opaque is not None:
+        pieces.pop()
+    return pieces

@@ -32,9 +32,7 @@ def read_function(function: Callable[..., Awaitable[Any]], context_type: type) -
     _refuse_context_names(label, names, context_type)
     hints = _hints(function)
     fields: list[Any] = [
-        (name, hints[name])
-        if parameter.default is parameter.empty
-        else (name, hints[name], parameter.default)
+        (name, hints[name]) if parameter.default is parameter.empty else (name, hints[name], parameter.default)
         for name, parameter in zip(names, parameters, strict=True)
     ]
     try:
@@ -66,9 +64,7 @@ def read_class(definition: type, context_type: type) -> Signature:
     struct = msgspec.defstruct(definition.__name__, [], bases=(definition,), forbid_unknown_fields=True)
 
     def run(arguments: Any, context: Any) -> Awaitable[Any]:
-        result: Awaitable[Any] = method(
-            arguments, **({} if context_name is None else {context_name: context})
-        )
+        result: Awaitable[Any] = method(arguments, **({} if context_name is None else {context_name: context}))
         return result
 
     return Signature(struct, run)
@@ -90,9 +86,7 @@ def describe(definition: Any, arguments: type[msgspec.Struct]) -> tuple[str, dic
         if field.name in documented:
             properties[field.encode_name].setdefault("description", documented.pop(field.name))
     if documented:
-        raise ToolDefinitionError(
-            f"{label}: the docstring documents {', '.join(documented)}, which it does not take"
-        )
+        raise ToolDefinitionError(f"{label}: the docstring documents {', '.join(documented)}, which it does not take")
     parameters = {key: schema[key] for key in ("type", "properties", "required", "additionalProperties")}
     return description, parameters | ({"$defs": components} if components else {})
 

@@ -26,20 +26,14 @@ def load_tools(module_name: str) -> dict[str, Tool]:
 
 def _find(module_name: str) -> list[Tool]:
     if not _MODULE.fullmatch(module_name):
-        raise ConfigError(
-            f"TOOLS_MODULE: {module_name!r} is no module name; write it as in an import: package.module"
-        )
+        raise ConfigError(f"TOOLS_MODULE: {module_name!r} is no module name; write it as in an import: package.module")
     try:
         module = importlib.import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ConfigError(
-            f"TOOLS_MODULE: importing {module_name} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigError(f"TOOLS_MODULE: importing {module_name} failed: {type(error).__name__}: {error}") from error
     found = [value for value in vars(module).values() if isinstance(value, Tool)]
     if not found:
-        raise ConfigError(
-            f"TOOLS_MODULE: {module_name} holds no tool; did you write @tool above the function?"
-        )
+        raise ConfigError(f"TOOLS_MODULE: {module_name} holds no tool; did you write @tool above the function?")
     return found

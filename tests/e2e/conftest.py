@@ -1,0 +1,31 @@
+"""One system for all tests of a module: an API process, a worker, a fake model server."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest_asyncio
+
+from tests.support.processes import RunningProcess
+from tests.support.system import Client, System, running_system
+
+
+class Running(NamedTuple):
+    """What the module shares."""
+
+    system: System
+    api: RunningProcess
+    worker: RunningProcess
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[Running]:
+    """A system with one API and one worker."""
+    async with running_system() as system:
+        api = await system.api()
+        yield Running(system, api, await system.worker())
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def someone(running: Running) -> Client:
+    """A member of a workspace of their own."""
+    return await running.system.client(running.api)

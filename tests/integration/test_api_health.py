@@ -1,0 +1,100 @@
+"""Health, metrics, and what the API answers while a store is gone."""
+
+import asyncio
+import time
+from uuid import UUID
+
+import msgspec
+
+from common.config import Settings
+from tests.support.api_client import LiveApi, live_api, make_conversation, refusal_of
+from tests.support.eventually import eventually
+from tests.support.servers import running_servers
+
+
+async def test_healthy_process_says_so_to_anyone(api: LiveApi) -> None:
+    """Live and ready need no token and no workspace."""
+    nobody = await api.client()
+
+    live, ready = await nobody.get("/health/live"), await nobody.get("/health/ready")
+
+    assert (live.status_code, live.json()) == (200, {"status": "ok"})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "postgres": "ok", "redis": "ok"})
+
+
+async def test_process_without_redis_is_not_ready(settings: Settings) -> None:
+    """503 within the time limit, and it says which store does not answer."""
+    async with live_api(msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1")) as api:
+        nobody = await api.client()
+
+        ready = await nobody.get("/health/ready")
+
+        assert (ready.status_code, ready.json()) == (
+            503,
+            {"status": "unavailable", "postgres": "ok", "redis": "down"},
+        )
+        assert (await nobody.get("/health/live")).status_code == 200
+
+
+async def test_postgres_that_is_gone_is_a_503_and_heals(settings: Settings, workspace_id: UUID) -> None:
+    """Requests get `unavailable` with Retry-After, fast, and work again without a restart once Postgres is back."""
+    async with running_servers(durable=True) as servers:
+        url = await servers.create_database()
+        settings = msgspec.structs.replace(settings, database_url=url, default_provider="echo", default_model="echo")
+        async with live_api(settings) as api:
+            client = await api.member(workspace_id)
+            conversation_id = await make_conversation(client)
+            path = f"/v1/conversations/{conversation_id}/messages"
+            await servers.embedded.postgres.stop()
+
+            begun = time.monotonic()
+            for answer in await asyncio.gather(
+                client.get("/v1/agents"),
+                client.get(path),
+                client.post(path, json={"content": "x"}),
+                client.get("/v1/models"),
+            ):
+                assert refusal_of(answer) == (503, "unavailable")
+                assert answer.headers["retry-after"] == "1"
+            ready = await client.get("/health/ready")
+            assert (ready.status_code, ready.json()["postgres"]) == (503, "down")
+            assert time.monotonic() - begun < 10
+
+            await servers.embedded.postgres.start()
+
+            async def posted() -> bool:
+                return (await client.post(path, json={"content": "x"})).status_code == 202
+
+            await eventually(posted, timeout_s=10)
+            assert [m["content"] for m in (await client.get(path)).json()["data"]] == ["x"]
+
+
+async def test_metrics_count_requests_by_route(api: LiveApi, workspace_id: UUID) -> None:
+    """A request is counted under its route's template, never under an id."""
+    client = await api.member(workspace_id)
+    await client.get(f"/v1/runs/{workspace_id}")
+
+    figures = (await client.get("/metrics")).text
+
+    assert 'throughline_http_requests_total{method="GET",route="/v1/runs/{run_id}",status="404"} 1.0' in figures
+    assert str(workspace_id) not in figures
+
+
+async def test_pages_of_configured_origins_may_call(settings: Settings, workspace_id: UUID) -> None:
+    """A browser on a listed origin passes, also when the answer is an error; any other one does not."""
+    async with live_api(msgspec.structs.replace(settings, cors_origins=("https://app.example",))) as api:
+        client = await api.member(workspace_id)
+        for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+            preflight = await client.options(
+                "/v1/agents",
+                headers={
+                    "Origin": origin,
+                    "Access-Control-Request-Method": "POST",
+                    "Access-Control-Request-Headers": "authorization,x-workspace-id,idempotency-key",
+                },
+            )
+            failed = await client.get("/v1/agents?limit=0", headers={"Origin": origin})
+
+            assert (preflight.status_code < 300) == (allowed is not None)
+            for answer in (preflight, failed):
+                assert answer.headers.get("access-control-allow-origin") == allowed

@@ -1,0 +1,43 @@
+"""Tools for tests of whole runs: what each was called with goes to a file, so that effects can be counted."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from common.model.run_state import Effect
+from worker.tools.base import ToolContext, ToolError, tool
+
+EFFECTS_VARIABLE = "PROBE_EFFECTS"
+
+
+def _note(line: str) -> None:
+    with Path(os.environ[EFFECTS_VARIABLE]).open("a") as effects:
+        effects.write(line + "\n")
+
+
+@tool(effect=Effect.READ)
+async def shout(word: str) -> str:
+    """Says a word louder."""
+    return word.upper()
+
+
+@tool(effect=Effect.READ)
+async def fail(reason: str) -> str:
+    """Fails on purpose."""
+    raise ToolError(reason)
+
+
+@tool(effect=Effect.AT_MOST_ONCE)
+async def pay(amount: int, context: ToolContext) -> str:
+    """Pays, which must not happen twice; it takes half a minute."""
+    _note(f"pay {amount} {context.idempotency_key}")
+    await asyncio.sleep(30)
+    return "paid"
+
+
+@tool(effect=Effect.READ)
+async def die() -> str:
+    """Takes its worker with it."""
+    _note("die")
+    os.kill(os.getpid(), 9)
+    return "unreachable"
