@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     provider_retries: Annotated[int, msgspec.Meta(ge=0)] = 2
     anthropic_api_key: str = ""
     anthropic_base_url: str = "https://api.anthropic.com"
-    anthropic_models: tuple[str, ...] = (DEFAULT_MODEL, "claude-opus-4-20250514", "claude-3-5-haiku-20241022")
+    anthropic_models: tuple[str, ...] = (DEFAULT_MODEL, "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5")
     openai_api_key: str = ""
     openai_base_url: str = "https://api.openai.com/v1"
     openai_models: tuple[str, ...] = ("gpt-5", "gpt-5-mini", "gpt-4.1")

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from common.redis import REDIS_DOWN, open_redis
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, open_pool
 from worker.job import RunningRuns, start_run
+from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
 from worker.recovery import recover
 from worker.run.lease import LeaseKeeper
@@ -84,9 +86,9 @@ class BellWorker(Worker):
 async def serve(settings: Settings) -> None:
     """Runs the worker until SIGTERM or SIGINT, then drains. Raises ConfigError for what cannot work."""
     require(settings, "database_url", "redis_url")
+    providers, provider_offers = build_providers(settings), offers(settings)
+    hide_keys(settings)  # before the tools are imported: their modules must not find a key either
     tools = load_tools(settings.tools_module)
-    providers = build_providers(settings)
-    hide_keys(settings)
     leave = _leave_on_signal()
     pool = await _open_pool_when_up(settings, leave)
     if pool is None:
@@ -122,7 +124,7 @@ async def serve(settings: Settings) -> None:
                     "sweep": recover(resources, runs),
                     "bell": BellWorker(runs, arq_redis).main(),
                     "cancels": _hear_cancels(redis, runs),
-                    "offers": _offer(pool, owner, settings, tools),
+                    "offers": _offer(pool, owner, _offers(settings, provider_offers, tools)),
                 }.items()
             ]
             await leave.wait()
@@ -145,9 +147,16 @@ async def _hear_cancels(redis: Any, runs: RunningRuns) -> None:
             runs.cancel(run_id)
 
 
-async def _offer(pool: Pool, owner: str, settings: Settings, tools: dict[str, Tool]) -> None:
+async def _offer(pool: Pool, owner: str, offered: Offers) -> None:
     """Keeps the catalogue's row of this worker fresh; the API forgets workers that fall silent."""
-    offered = Offers(
+    while True:
+        with contextlib.suppress(*DATABASE_DOWN):
+            await upsert_offers(pool, owner, offered)
+        await asyncio.sleep(_OFFER_EVERY_S)
+
+
+def _offers(settings: Settings, providers: list[providers_base.ProviderOffer], tools: Mapping[str, Tool]) -> Offers:
+    return Offers(
         providers=[
             ProviderOffer(
                 name=offer.name,
@@ -156,17 +165,13 @@ async def _offer(pool: Pool, owner: str, settings: Settings, tools: dict[str, To
                 models=offer.models,
                 default=offer.name == settings.default_provider,
             )
-            for offer in offers(settings)
+            for offer in providers
         ],
         tools=[
             ToolOffer(name=tool.name, description=tool.description, parameters=tool.parameters, effect=tool.effect)
             for tool in tools.values()
         ],
     )
-    while True:
-        with contextlib.suppress(*DATABASE_DOWN):
-            await upsert_offers(pool, owner, offered)
-        await asyncio.sleep(_OFFER_EVERY_S)
 
 
 async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> "Pool | None":

@@ -51,20 +51,9 @@ class OpenStream(Protocol):
 class Feed:
     """One run as its clients here see it."""
 
-    __slots__ = (
-        "clients",
-        "confirmed",
-        "end_lock",
-        "heard",
-        "run_id",
-        "stored_end",
-        "terminal",
-        "workspace_id",
-    )
+    __slots__ = ("clients", "confirmed", "end_lock", "heard", "stored_end", "terminal")
 
-    def __init__(self, subject: Subject) -> None:
-        self.workspace_id = subject.workspace_id
-        self.run_id = subject.run_id
+    def __init__(self) -> None:
         self.terminal: EventId | None = None
         self.stored_end: StoredEnd | None = None
         self.end_lock = asyncio.Lock()
@@ -131,7 +120,7 @@ class Hub:
         """A client of the run. It must `leave`, whatever happens."""
         feed = self._feeds.get(subject.run_id)
         if feed is None:
-            feed = self._feeds[subject.run_id] = Feed(subject)
+            feed = self._feeds[subject.run_id] = Feed()
             channel = live_channel(subject.run_id).encode()
             self._channels[channel] = feed
             self._subscriber.subscribe(channel)
@@ -195,7 +184,7 @@ class Hub:
         try:
             attempt, first, last, events = parse_publication(data)
         except ValueError:
-            _log.warning("malformed publication", channel=channel.decode())
+            _log.warning("publication_malformed", channel=channel.decode())
             events = None
         if events is None:
             for client in feed.clients:
@@ -227,7 +216,7 @@ class Hub:
             try:
                 await self._poll()
             except DATABASE_DOWN as error:
-                _log.warning("cannot poll the runs that are followed", error=str(error))
+                _log.warning("relay_poll_failed", error=str(error))
 
     async def _poll(self) -> None:
         """Looks after the silent runs: an end of which nothing was heard, a read that failed and is due

@@ -91,6 +91,8 @@ class _EventStreamASGI(ASGIResponse):
         expiry = loop.call_later(max(0, self._expires_at - time.time()), self.abort)
         self._hub.streams.add(self)
         try:
+            if self._hub.closing:
+                self.abort()
             await self._stream(send)
         except asyncio.CancelledError:
             if not self._gone:
@@ -98,7 +100,7 @@ class _EventStreamASGI(ASGIResponse):
             task.uncancel()
         except Exception:
             # Not raised: once a response has begun, the server could only log it again.
-            _log.exception("stream failed")
+            _log.exception("stream_failed")
             self.abort()
         finally:
             self._hub.streams.discard(self)

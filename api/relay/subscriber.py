@@ -87,7 +87,7 @@ class Subscriber:
                 backoff = _BACKOFF_S[0]
                 await self._serve(connection)
             except (*REDIS_DOWN, TimeoutError) as error:
-                _log.warning("subscriber connection lost", error=str(error))
+                _log.warning("subscriber_lost", error=str(error))
             finally:
                 self._on_lost()
                 self._changed.set()

@@ -45,13 +45,13 @@ async def test_key_of_another_request_is_refused(client: httpx.AsyncClient) -> N
     path = f"/v1/conversations/{conversation_id}/messages"
     message = (await client.post(path, json={"content": "x", "run": False}, headers=KEY)).json()["message"]
 
-    for answer in (
+    for refused in (
         await client.post(path, json={"content": "y", "run": False}, headers=KEY),
         await client.post(path, json={"content": "x"}, headers=KEY),
         await client.post(f"/v1/conversations/{other_id}/messages", json={"content": "x", "run": False}, headers=KEY),
         await client.post(f"{path}/{message['id']}/regenerate", json={}, headers=KEY),
     ):
-        assert refusal_of(answer) == (422, "idempotency_key_reused")
+        assert refusal_of(refused) == (422, "idempotency_key_reused")
     assert len((await client.get(path)).json()["data"]) == 1
     assert (await client.get("/v1/runs")).json()["data"] == []
 

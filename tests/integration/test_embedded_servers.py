@@ -56,10 +56,12 @@ async def test_child_of_killed_parent_ends(tmp_path: Path, watchdog: bool) -> No
 
 async def test_watchdog_of_ended_child_is_dismissed() -> None:
     """It never signals a process that got the number of ours later."""
+    before = set(psutil.Process().children())
     child = spawn([sys.executable, "-c", ""], on_parent_death=signal.SIGKILL, watchdog=True)
-    watchdogs = psutil.Process().children()
+    started = set(psutil.Process().children()) - before
+    assert len(started) == 2, "the child and its watchdog"
     assert await child.wait(5) == 0
-    assert all(is_gone(process) for process in watchdogs)
+    assert all(is_gone(process) for process in started)
 
 
 async def test_servers_after_crash_keep_what_was_committed(open_folder: Path) -> None:

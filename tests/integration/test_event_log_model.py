@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections import Counter, deque
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import TypeVar, cast
 from uuid import UUID
 
 import pytest
@@ -458,7 +458,9 @@ class EventLogModel(RuleBasedStateMachine):
     async def save(self) -> None:
         events, head = self.keys
         async with self._redis.pipeline(transaction=True) as together:
-            saved_events, saved_head = await together.dump(events).dump(head).execute()
+            together.dump(events)
+            together.dump(head)
+            saved_events, saved_head = await together.execute()
         self.saved.append((saved_events, saved_head))
 
     async def nothing(self) -> None:
@@ -499,7 +501,7 @@ def test_event_log_under_every_fault_is_the_same_for_all(redis_url: str, monkeyp
         redis = open_redis(redis_url)
         try:
             run_state_machine_as_test(
-                lambda: EventLogModel(runner, redis, happened),
+                cast("type[RuleBasedStateMachine]", lambda: EventLogModel(runner, redis, happened)),
                 settings=settings(
                     max_examples=EXAMPLES,
                     stateful_step_count=40,
@@ -512,6 +514,5 @@ def test_event_log_under_every_fault_is_the_same_for_all(redis_url: str, monkeyp
             )
         finally:
             runner.run(redis.aclose())
-    print(happened)
     for expected in ("OK", "FENCED", "LOST", "raised", "lost", "refused", "reply lost", "told from postgres"):
         assert happened[expected], f"the examples never came to {expected!r}: {happened}"

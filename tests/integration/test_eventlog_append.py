@@ -176,9 +176,7 @@ async def test_end_by_others_after_the_head_was_deleted_adds_nothing(
     assert await _ids(log, run_id) == ["2-1", "2-2", "2-3", "3-1", "3-2"]
 
 
-async def test_append_after_script_flush_loads_the_script_again(
-    log: EventLog, client: Redis, run_id: UUID
-) -> None:
+async def test_append_after_script_flush_loads_the_script_again(log: EventLog, client: Redis, run_id: UUID) -> None:
     """A Redis that does not know the script (restarted, failed over) is taught it within the same call."""
     await client.script_flush()
     results = await asyncio.gather(*(log.append(new_id(), Batch(1, 1, (STARTED,))) for _ in range(10)))
@@ -186,9 +184,7 @@ async def test_append_after_script_flush_loads_the_script_again(
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.OK
 
 
-async def test_append_to_a_full_redis_is_down_and_writes_nothing(
-    log: EventLog, client: Redis, run_id: UUID
-) -> None:
+async def test_append_to_a_full_redis_is_down_and_writes_nothing(log: EventLog, client: Redis, run_id: UUID) -> None:
     """Out of memory is Redis being down: nothing is half written, and the same batch goes in afterwards."""
     batch = Batch(2, 4, (b"d", b"e"))
     await client.config_set("maxmemory", 1)
@@ -203,14 +199,14 @@ async def test_append_to_a_full_redis_is_down_and_writes_nothing(
 
 async def test_append_to_a_read_only_replica_is_down(log: EventLog, client: Redis, run_id: UUID) -> None:
     """A master that became a replica is Redis being down, never a fence."""
-    await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    await client.slaveof("127.0.0.1", 1)
     try:
         with pytest.raises(REDIS_DOWN):
             await log.append(run_id, Batch(2, 4, (b"d",)))
         with pytest.raises(REDIS_DOWN):
             await log.append(run_id, Batch(1, 4, (b"d",)))
     finally:
-        await client.execute_command("REPLICAOF", "NO", "ONE")
+        await client.slaveof()
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.OK
 
 

@@ -29,7 +29,7 @@ async def heard(client: Redis) -> AsyncIterator[list[object]]:
 
     async def listen() -> None:
         async for run_id in subscribe_cancels(client):
-            heard.append(run_id)
+            heard.append(run_id)  # noqa: PERF401 - what is heard must be seen at once
 
     listener = asyncio.create_task(listen())
     await eventually(lambda: _is_listening(client))
@@ -41,6 +41,14 @@ async def heard(client: Redis) -> AsyncIterator[list[object]]:
 async def _is_listening(client: Redis) -> bool:
     [(_, listeners)] = await client.pubsub_numsub(cancel_channel())
     return bool(listeners)
+
+
+async def _pings(client: Redis) -> int:
+    return int((await client.info("commandstats")).get("cmdstat_ping", {"calls": 0})["calls"])
+
+
+async def _has_pinged(client: Redis, times: int) -> bool:
+    return await _pings(client) >= times
 
 
 async def test_cancel_signal_reaches_a_listening_worker(client: Redis, heard: list[object]) -> None:
@@ -56,7 +64,7 @@ async def test_cancel_signals_survive_a_dropped_connection(
 ) -> None:
     """After its connection was cut, a worker listens again by itself."""
     monkeypatch.setattr(signals, "_RECONNECT_AFTER_S", 0.01)
-    await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await client.client_kill_filter(_type="pubsub")
     await eventually(lambda: _is_listening(client))
     run_id = new_id()
     await publish_cancel(client, run_id)
@@ -68,14 +76,10 @@ async def test_cancel_signals_ping_a_silent_connection(
 ) -> None:
     """Silence is no reason to stop listening as long as pings are answered."""
     monkeypatch.setattr(signals, "_PING_EVERY_S", 0.01)
-    await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await client.client_kill_filter(_type="pubsub")
     await eventually(lambda: _is_listening(client), timeout_s=5)
-    pings = (await client.info("commandstats")).get("cmdstat_ping", {"calls": 0})["calls"]
-
-    async def has_pinged() -> bool:
-        return (await client.info("commandstats")).get("cmdstat_ping", {"calls": 0})["calls"] >= pings + 3
-
-    await eventually(has_pinged)
+    pings = await _pings(client)
+    await eventually(lambda: _has_pinged(client, pings + 3))
     run_id = new_id()
     await publish_cancel(client, run_id)
     await eventually(lambda: heard == [run_id])

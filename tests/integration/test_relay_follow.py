@@ -1,7 +1,9 @@
 """A follower's way through a run: replay, live, and what it does when the log is not what it was."""
 
+import pytest
 from redis.asyncio import Redis
 
+from api.relay import hub as hub_module
 from api.relay.hub import Hub
 from common.eventlog.keys import events_key, head_key, live_channel
 from common.eventlog.log import EventLog
@@ -173,8 +175,11 @@ async def test_follow_of_an_ended_run_without_a_stream(hub: Hub, pool: Pool, log
         assert reader.ids == [None, "1-3"]
 
 
-async def test_follow_of_an_end_that_nobody_appended(hub: Hub, pool: Pool, log: EventLog) -> None:
+async def test_follow_of_an_end_that_nobody_appended(
+    hub: Hub, pool: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The owner died between settling and appending: the poll finds the end and tells it from Postgres."""
+    monkeypatch.setattr(hub_module, "_POLL_S", 0.2)
     player = await Player.begin(pool, log)
     await player.tell("a")
     reader = Reader(hub, player)

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
+from api.relay import hub as hub_module
 from api.relay.batch import Batch
 from api.relay.hub import Hub
 from common.eventlog.keys import live_channel
@@ -53,8 +55,9 @@ async def test_hub_of_many_runs(hub: Hub, pool: Pool, log: EventLog) -> None:
     assert (hub.clients, hub.subscriptions) == (0, 0)
 
 
-async def test_hub_tells_the_log_an_end(hub: Hub, pool: Pool, log: EventLog) -> None:
+async def test_hub_tells_the_log_an_end(hub: Hub, pool: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ended the run died before telling its log: the first relay that finds it does, under the same ids."""
+    monkeypatch.setattr(hub_module, "_POLL_S", 0.2)
     player = await Player.begin(pool, log)
     reader = Reader(hub, player)
     await reader.told("started")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.relay import hub as hub_module
 from api.relay import subscriber
 from api.relay.hub import Hub
 from common.devserver.binaries import find_valkey
@@ -68,8 +69,11 @@ async def test_relay_goes_on_when_redis_is_back(valkey: Valkey, hub: Hub, pool: 
     assert reader.ids == ["1-1", "1-2", "1-3", "1-4", "1-5"]
 
 
-async def test_relay_tells_ends_without_redis(valkey: Valkey, hub: Hub, pool: Pool, log: EventLog) -> None:
+async def test_relay_tells_ends_without_redis(
+    valkey: Valkey, hub: Hub, pool: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With Redis down, a client is kept and learns the end from Postgres; so does one that comes meanwhile."""
+    monkeypatch.setattr(hub_module, "_POLL_S", 0.2)
     player = await Player.begin(pool, log)
     reader = Reader(hub, player)
     await reader.told("started")

@@ -6,6 +6,7 @@ import time
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -15,6 +16,7 @@ from api.relay.hub import Hub
 from api.resources import Resources
 from api.server import Server
 from common.ids import new_id
+from common.model.messages import Run
 from tests.support.api_client import LiveApi, make_token
 from tests.support.eventually import eventually
 from tests.support.player import Player
@@ -97,9 +99,27 @@ async def test_stream_of_a_silent_run_begins_at_once(api: LiveApi) -> None:
     stream.close()
 
 
-async def test_stream_heartbeat_is_one_line(
-    api: LiveApi, player: Player, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stream_of_a_post_answers_200(api: LiveApi, player: Player) -> None:
+    """A POST that asks for the stream gets it with status 200, and ids that name the run."""
+    await player.end()
+    url = f"{api.url}/v1/conversations/{player.run.conversation_id}/messages"
+    headers = {**bearer(api, player), "accept": "text/event-stream"}
+    async with (
+        httpx.AsyncClient(headers=headers) as client,
+        client.stream("POST", url, json={"content": "Again"}) as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream"
+        chunks = answer.aiter_bytes()
+        assert await anext(chunks) == b":ok\n\n"
+        runs = await client.get(f"{api.url}/v1/runs", params={"state": "queued"}, headers={"accept": "*/*"})
+        run = msgspec.convert(runs.json()["data"][0], Run)
+        posted = Player(resources_of(api).pool, resources_of(api).log, player.workspace_id, run)
+        await posted.start()
+        assert (await anext(chunks)).startswith(f"id: {run.id}:1-1\ndata: ".encode())
+
+
+async def test_stream_heartbeat_is_one_line(api: LiveApi, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
     """In silence comes `: hb` with one line feed, and the next frame is whole all the same."""
     monkeypatch.setattr(sse, "HEARTBEAT_S", 0.05)
     stream = await open_run(api, player, "?after=1-3")
@@ -138,12 +158,15 @@ async def test_stream_header_wins_over_the_query(api: LiveApi, player: Player) -
     stream.close()
 
 
-@pytest.mark.parametrize("cursor", ["", "1", "1-", "-1", "1-2-3", "a-b", "1-2 ", "x:1-2", "1-" + "9" * 30, "١-٢"])
-async def test_stream_refuses_a_malformed_cursor(api: LiveApi, player: Player, cursor: str) -> None:
-    """400 invalid_cursor, on both kinds of stream."""
+async def test_stream_refuses_a_malformed_cursor(api: LiveApi, player: Player) -> None:
+    """400 invalid_cursor, on both kinds of stream, by query and by header."""
     async with httpx.AsyncClient(headers=bearer(api, player)) as client:
         for path in (f"runs/{player.id}", f"conversations/{player.run.conversation_id}"):
-            answer = await client.get(f"{api.url}/v1/{path}/stream", params={"after": cursor})
+            url = f"{api.url}/v1/{path}/stream"
+            for cursor in ("", "1", "1-", "-1", "1-2-3", "a-b", "1-2 ", "x:1-2", "1-" + "9" * 30, "١-٢"):
+                answer = await client.get(url, params={"after": cursor})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_cursor"), cursor
+            answer = await client.get(url, params={"after": "1-1"}, headers={"last-event-id": "x"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_cursor")
 
 
@@ -180,7 +203,7 @@ async def test_stream_is_404_for_what_is_not_here(api: LiveApi, player: Player) 
 
 
 async def test_stream_of_a_conversation_names_the_run_in_its_ids(api: LiveApi, player: Player) -> None:
-    """The active, else the latest run is followed, its id stands before each event's; a cursor leads back to its run."""
+    """The active, else the latest run is followed, its id before each event.s; a cursor leads back to its run."""
     await player.end()
     stream = await open_conversation(api, player)
     assert ids(await stream.read_to_end()) == [f"{player.id}:1-{n}" for n in range(1, 5)]
@@ -229,9 +252,7 @@ async def test_stream_by_ticket(api: LiveApi, player: Player) -> None:
             assert refused.status == 401
 
 
-async def test_stream_without_a_log_is_told_from_postgres(
-    api: LiveApi, player: Player, redis: Redis
-) -> None:
+async def test_stream_without_a_log_is_told_from_postgres(api: LiveApi, player: Player, redis: Redis) -> None:
     """The stream is gone: a `started` without an id line, `done` under its stored id, a clean end; at the end, 204."""
     await player.end()
     await redis.flushall()
@@ -286,9 +307,7 @@ async def test_stream_ends_with_its_token(api: LiveApi, player: Player) -> None:
     await eventually(lambda: hub_of(api).clients == 0, 1)
 
 
-async def test_stream_breaks_on_shutdown(
-    api: LiveApi, player: Player, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_stream_breaks_on_shutdown(api: LiveApi, player: Player, caplog: pytest.LogCaptureFixture) -> None:
     """A server that stops breaks its streams at once, waits for nothing, and logs no error for it."""
     clock = asyncio.get_running_loop().time
     with socket.create_server(("127.0.0.1", 0)) as listener:

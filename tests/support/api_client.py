@@ -73,7 +73,8 @@ class LiveApi:
 async def live_api(settings: Settings) -> AsyncIterator[LiveApi]:
     """A real server on a port that the system chose, in this event loop."""
     app = create_app(settings)
-    with socket.socket() as listener:
+    # asyncio sends without delay (TCP_NODELAY) only where the protocol is named.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
         serving = asyncio.create_task(server.serve([listener]))

@@ -5,9 +5,10 @@ from uuid import UUID
 from common.ids import EventId
 from common.model.messages import Message, ToolCallRequest, Usage
 from common.model.run_state import CancelReason, FinishReason
+from common.model.steps import StepOutput
 from common.settle import CancelledBy, Completed, Settled, settle
 from common.store.database import Pool, workspace_transaction
-from common.store.run_messages import StepOutput, insert_step_message
+from common.store.run_messages import insert_step_message
 from common.store.run_schedule import Claim, claim_runs
 from common.store.runs import hold_run
 

@@ -109,7 +109,7 @@ async def test_token_of_another_issuer_is_refused(issuer: str | None) -> None:
 
 
 def unsigned() -> str:
-    return jwt.encode(make_payload(), None, "none")
+    return jwt.encode(make_payload(), "", "none")
 
 
 def deep_header() -> str:

@@ -15,9 +15,7 @@ EVENTS = [(None, b'{"type":"started"}'), (EventId(3, 17), '{"type":"token","cont
 def test_native_where_the_url_names_the_run() -> None:
     """The id is the event's alone; an event without an id has no id line."""
     frames = PROTOCOLS["native"](Place(RUN, True, None)).encode(EVENTS)
-    assert frames == (
-        b'data: {"type":"started"}\n\nid: 3-17\ndata: {"type":"token","content":"n\xc3\xa9"}\n\n'
-    )
+    assert frames == (b'data: {"type":"started"}\n\nid: 3-17\ndata: {"type":"token","content":"n\xc3\xa9"}\n\n')
 
 
 def test_native_where_the_url_does_not_name_the_run() -> None:

@@ -20,8 +20,8 @@ def _take_all(*events: Event) -> list[Event]:
 
 def test_take_joined_merges_neighbours_of_one_kind() -> None:
     """Neighbouring tokens become one token; reasoning in between keeps its turn."""
-    events = [Token(content="a"), Token(content="b"), Reasoning(content="r"), Reasoning(content="s")]
-    assert _take_all(*events, Token(content="c")) == [
+    reasoning = Reasoning(content="r"), Reasoning(content="s")
+    assert _take_all(Token(content="a"), Token(content="b"), *reasoning, Token(content="c")) == [
         Token(content="ab"),
         Reasoning(content="rs"),
         Token(content="c"),

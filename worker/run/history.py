@@ -14,17 +14,10 @@ def to_history(rows: list[HistoryRow]) -> list[HistoryMessage]:
     for row in rows:
         if row.role == "assistant":
             history.append(_assistant(row))
-            history.extend(
-                _result(call.tool_call_id, results.get(call.tool_call_id)) for call in row.tool_calls
-            )
+            history.extend(_result(call.tool_call_id, results.get(call.tool_call_id)) for call in row.tool_calls)
         elif row.role in ("user", "system"):
             history.append(HistoryMessage(role=row.role, content=row.content))
     return history
-
-
-def estimate_tokens(history: list[HistoryMessage], instructions: str) -> int:
-    """About four characters a token: what a call is taken to cost when nobody gives figures."""
-    return (len(instructions) + sum(len(message.content) for message in history)) // 4 + 1
 
 
 def _assistant(row: HistoryRow) -> HistoryMessage:
@@ -33,8 +26,7 @@ def _assistant(row: HistoryRow) -> HistoryMessage:
         content=row.content,
         reasoning=row.reasoning,
         tool_calls=[
-            HistoryToolCall(id=call.tool_call_id, name=call.name, arguments=call.arguments)
-            for call in row.tool_calls
+            HistoryToolCall(id=call.tool_call_id, name=call.name, arguments=call.arguments) for call in row.tool_calls
         ],
         provider=row.provider,
         provider_data=row.provider_data,

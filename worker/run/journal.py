@@ -126,9 +126,7 @@ class Journal:
 
         return await self._commit(write)
 
-    async def end_model_call(
-        self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None
-    ) -> None:
+    async def end_model_call(self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None) -> None:
         """Meters a request that made no step: `failed` or `cancelled`."""
 
         async def write(connection: Connection) -> None:
@@ -165,14 +163,10 @@ class Journal:
             message, ledger = committed
             for call in ledger:
                 self._sink.emit(
-                    events.ToolCall(
-                        tool_call_id=call.id, name=call.name, arguments=call.arguments, effect=call.effect
-                    )
+                    events.ToolCall(tool_call_id=call.id, name=call.name, arguments=call.arguments, effect=call.effect)
                 )
             shown = for_event(message)
-            self._sink.emit_committed(
-                events.Step(index=step.index, message=shown, usage=step.output.usage), shown
-            )
+            self._sink.emit_committed(events.Step(index=step.index, message=shown, usage=step.output.usage), shown)
 
         _, ledger = await self._commit(write, tell)
         return ledger
@@ -250,9 +244,7 @@ class Journal:
 
         await self._commit(write)
 
-    async def _commit(
-        self, write: Callable[[Connection], Awaitable[T]], tell: Callable[[T], None] | None = None
-    ) -> T:
+    async def _commit(self, write: Callable[[Connection], Awaitable[T]], tell: Callable[[T], None] | None = None) -> T:
         async def commit() -> T:
             async with self._lease.lock:
                 result = await _persistently(self._pool, self._lease, write, renews=True)

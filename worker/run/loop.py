@@ -14,8 +14,7 @@ from common.model.messages import AgentSettings, ToolCallRequest, Usage
 from common.model.run_state import Effect, FinishReason
 from common.model.steps import LedgerCall, NewStep, PlannedCall, StepOutput
 from worker.providers.base import HistoryMessage, ModelRequest, Provider, ToolSpec
-from worker.run.history import estimate_tokens
-from worker.run.turn import Meter, Turn, TurnCall, TurnLimits, take_turn
+from worker.run.turn import Meter, Turn, TurnCall, TurnLimits, estimate_tokens, take_turn
 from worker.tools.base import Tool
 
 _ENDS = {
@@ -110,9 +109,7 @@ def _new_step(turn: Turn, index: int, tools: Mapping[str, Tool]) -> NewStep:
         output=StepOutput(
             content=turn.text,
             reasoning=turn.reasoning or None,
-            tool_calls=[
-                ToolCallRequest(tool_call_id=c.id, name=c.name, arguments=c.arguments) for c in calls
-            ],
+            tool_calls=[ToolCallRequest(tool_call_id=c.id, name=c.name, arguments=c.arguments) for c in calls],
             provider_data=turn.provider_data,
             usage=turn.usage or Usage(estimated=True),
         ),

@@ -17,9 +17,7 @@ class Ledger(Protocol):
 
     async def start_call(self, call: LedgerCall) -> None: ...
 
-    async def finish_call(
-        self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool
-    ) -> None: ...
+    async def finish_call(self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool) -> None: ...
 
 
 class ToolRunner:
@@ -40,9 +38,7 @@ class ToolRunner:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
                     group.create_task(self._run_call(call), name=f"call {call.name}")
-        except (
-            ExceptionGroup
-        ) as failures:  # the first one ended the others; a lost lease must stay recognisable
+        except ExceptionGroup as failures:  # the first one ended the others; a lost lease must stay recognisable
             raise failures.exceptions[0] from None
 
     async def _run_call(self, call: LedgerCall) -> None:
