@@ -21,7 +21,7 @@ MAX_TOKEN_BYTES = 8192
 
 _LEEWAY_S = 10
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-_SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+_SUBJECT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class WorkspaceRole(StrEnum):
@@ -124,7 +124,7 @@ class TokenVerifier:
             raise _refused("it lives longer than is accepted here")
         if not _SUBJECT.fullmatch(payload["sub"]):
             raise _refused("its subject is malformed")
-        memberships = msgspec.convert(payload.get("workspaces", []), list[_Membership])
+        memberships = msgspec.convert(payload.get("workspaces") or [], list[_Membership])
         return Claims(
             payload["sub"],
             datetime.fromtimestamp(end, UTC),

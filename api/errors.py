@@ -97,6 +97,9 @@ def _of_http(request: "Request[Any, Any, Any]", error: HTTPException) -> Through
     code = _OF_STATUS.get(error.status_code, ErrorCode.INVALID_REQUEST)
     if code is ErrorCode.NOT_FOUND:
         return not_found()
+    if code is ErrorCode.PAYLOAD_TOO_LARGE:
+        limit = request.route_handler.resolve_request_max_body_size()
+        return ThroughlineError(code, f"The body is larger than {limit} bytes.")
     return ThroughlineError(code, error.detail)
 
 

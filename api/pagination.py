@@ -3,11 +3,13 @@
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 from litestar.params import QueryParameter
+from msgspec import Meta
 
 from common.errors import ErrorCode, ThroughlineError
 from common.model.answers import Page
@@ -20,6 +22,13 @@ Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at mos
 CursorText = Annotated[
     str | None, QueryParameter(name="cursor", max_length=400, description="`nextCursor` of the piece before.")
 ]
+
+
+class NewestFirst(NamedTuple):
+    """The position in a list by time of creation."""
+
+    created_at: Annotated[datetime, Meta(tz=True)]
+    id: UUID
 
 
 class ListCursor:
@@ -35,10 +44,15 @@ class ListCursor:
             return None
         try:
             data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            scope, position = msgspec.msgpack.decode(data, type=tuple[bytes, kind])  # type: ignore[valid-type]
+            decoded: tuple[bytes, Position] = msgspec.msgpack.decode(
+                data,
+                type=tuple[bytes, kind],  # type: ignore[valid-type]
+            )
         except (ValueError, msgspec.MsgspecError):
             raise _invalid() from None
-        if scope != self._scope or self.write(position) != text:
+        scope, position = decoded
+        in_utc = all(part.utcoffset() == timedelta() for part in position if isinstance(part, datetime))
+        if scope != self._scope or not in_utc or self.write(position) != text:
             raise _invalid()
         return position
 

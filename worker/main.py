@@ -130,8 +130,7 @@ async def serve(settings: Settings) -> None:
             await leave.wait()
             _log.info("worker_draining", owner=owner)
             await runs.drain(settings.worker_drain_s)
-            for task in background:
-                task.cancel()
+            await _cancel(background)
     finally:
         for provider in providers.values():
             await provider.close()
@@ -139,6 +138,15 @@ async def serve(settings: Settings) -> None:
             await client.aclose()
         await pool.close()
     _log.info("worker_stopped", owner=owner)
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancels until it has worked: before Python 3.12 a cancellation that meets an answer may get lost."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 async def _hear_cancels(redis: Any, runs: RunningRuns) -> None:

@@ -59,7 +59,14 @@ async def _sweep(resources: Resources) -> None:
 
 
 async def _end(resources: Resources, workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome) -> None:
-    settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
+    try:
+        settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
+    except DATABASE_DOWN:
+        raise
+    except Exception:
+        # One run that cannot be ended must not keep the others from being swept.
+        _log.exception("sweep_could_not_end", run_id=str(run_id))
+        return
     if settled is not None:
         await announce(resources.log, settled)
 

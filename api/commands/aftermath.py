@@ -1,5 +1,6 @@
 """What is to be told after a commit. Every bit of it may be lost: Postgres has it, and others look there."""
 
+import asyncio
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Settled, settle_within
 from common.store.database import Connection
 from common.store.runs import request_cancel
+
+_PATIENCE_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -46,14 +49,18 @@ class Aftermath:
         return state
 
     async def carry_out(self, resources: Resources) -> None:
-        """Rings, signals, and tells the logs. Never raises for a Redis that is down."""
+        """Rings, signals, and tells the logs. A Redis that is down, or silent, holds up nobody for long."""
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._tell(resources)
+        except (*REDIS_DOWN, TimeoutError) as error:
+            _log.warning("signal_not_sent", error=type(error).__name__)
+
+    async def _tell(self, resources: Resources) -> None:
         for run_id in self.due:
             await resources.bell.ring(run_id)
-        try:
-            for run_id in self.cancelled:
-                await publish_cancel(resources.redis, run_id)
-            for end in self.ended:
-                if end.started is not None:
-                    await resources.log.end(end.run_id, end.event_id.attempt, end.started, end.terminal)
-        except REDIS_DOWN as error:
-            _log.warning("signal_not_sent", error=type(error).__name__)
+        for run_id in self.cancelled:
+            await publish_cancel(resources.redis, run_id)
+        for end in self.ended:
+            if end.started is not None:
+                await resources.log.end(end.run_id, end.event_id.attempt, end.started, end.terminal)

@@ -12,11 +12,12 @@ _MAX_QUEUED_BYTES = 256 * 1024
 
 
 class Arrival(NamedTuple):
-    """A batch as it was published, events `first` to `last` of one attempt."""
+    """A batch as it was published, events `first` to `last` of one attempt; `size` in bytes. One for all clients."""
 
     first: EventId
     last: EventId
     batch: Batch
+    size: int
 
 
 class Client:
@@ -30,15 +31,15 @@ class Client:
         self._waiter: asyncio.Future[bool] | None = None
         self.behind = True
 
-    def push(self, first: EventId, last: EventId, batch: Batch, size: int) -> None:
-        """Queues a batch of `size` bytes; the follower reads the log instead when there is no room."""
+    def push(self, arrival: Arrival) -> None:
+        """Queues it; the follower reads the log instead when there is no room."""
         if self.behind:
             return
-        if len(self._arrivals) >= _MAX_QUEUED_BATCHES or self._bytes + size > _MAX_QUEUED_BYTES:
+        if len(self._arrivals) >= _MAX_QUEUED_BATCHES or self._bytes + arrival.size > _MAX_QUEUED_BYTES:
             self.fall_behind()
             return
-        self._arrivals.append(Arrival(first, last, batch))
-        self._bytes += size
+        self._arrivals.append(arrival)
+        self._bytes += arrival.size
         self._wake(True)
 
     def fall_behind(self) -> None:

@@ -125,7 +125,7 @@ class Follower:
     def _accept(self, client: Client) -> list[Batch]:
         """What was published, as far as it continues what was told."""
         batches = []
-        for first, last, batch in client.take():
+        for first, last, batch, _ in client.take():
             position = self._position
             if position is not None and last <= position:
                 continue

@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 
 from api.relay.batch import Batch
-from api.relay.client import Client
+from api.relay.client import Arrival, Client
 from api.relay.subscriber import Subscriber
 from common.eventlog.keys import live_channel
 from common.eventlog.log import EventLog, LogEvent
@@ -191,8 +191,9 @@ class Hub:
                 client.fall_behind()
             return
         batch = Batch([LogEvent(EventId(attempt, n), event) for n, event in enumerate(events, first)])
+        arrival = Arrival(EventId(attempt, first), EventId(attempt, last), batch, len(data))
         for client in feed.clients:
-            client.push(EventId(attempt, first), EventId(attempt, last), batch, len(data))
+            client.push(arrival)
 
     def _confirm(self, channel: bytes) -> None:
         feed = self._channels.get(channel)

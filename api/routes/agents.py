@@ -1,6 +1,5 @@
 """Agents."""
 
-from datetime import datetime
 from uuid import UUID
 
 from litestar import Router, delete, get, patch, post
@@ -9,7 +8,7 @@ from litestar.params import FromPath, JSONBody
 from api.auth import authenticate
 from api.commands.choice import check_provider, check_tools
 from api.errors import not_found
-from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
+from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor, NewestFirst
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
 from common.ids import new_id
@@ -41,7 +40,7 @@ async def list_agents(
 ) -> Page[Agent]:
     """Lists agents, newest first."""
     cursors = ListCursor("agents", principal.workspace_id)
-    before = cursors.read(cursor, tuple[datetime, UUID])
+    before = cursors.read(cursor, NewestFirst)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         agents = await select_agents(connection, before=before, limit=limit + 1)
     return cursors.page(agents, limit, lambda agent: (agent.created_at, agent.id))

@@ -1,6 +1,5 @@
 """Conversations."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from api.auth import authenticate
 from api.commands.choice import Wish, check_wish
 from api.commands.delete_conversation import delete_conversation
 from api.errors import invalid, not_found
-from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
+from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor, NewestFirst
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
 from common.ids import new_id
@@ -57,7 +56,7 @@ async def list_conversations(
     if search is not None and "\x00" in search:
         raise invalid("q: text may not contain U+0000")
     cursors = ListCursor("conversations", principal.workspace_id, archived, pinned, search)
-    before = cursors.read(cursor, tuple[datetime, UUID])
+    before = cursors.read(cursor, NewestFirst)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         conversations = await select_conversations(
             connection, archived=archived, pinned=pinned, title=search, before=before, limit=limit + 1

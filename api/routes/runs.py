@@ -1,6 +1,5 @@
 """Runs."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 from api.auth import authenticate
 from api.commands.cancel_run import cancel_run
 from api.errors import not_found
-from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
+from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor, NewestFirst
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
 from common.model.answers import Page
@@ -33,7 +32,7 @@ async def list_runs(
 ) -> Page[Run]:
     """Lists runs, newest first."""
     cursors = ListCursor("runs", principal.workspace_id, conversation_id, run_state)
-    before = cursors.read(cursor, tuple[datetime, UUID])
+    before = cursors.read(cursor, NewestFirst)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         runs = await select_runs(
             connection, conversation_id=conversation_id, state=run_state, before=before, limit=limit + 1

@@ -36,6 +36,9 @@ class NewAgent(_Request, kw_only=True):
     max_steps: StepLimit = DEFAULT_MAX_STEPS
     settings: AgentSettings = msgspec.field(default_factory=AgentSettings)
 
+    def __post_init__(self) -> None:
+        self.tools = list(dict.fromkeys(self.tools))
+
 
 class AgentChange(_Request, kw_only=True):
     """`PATCH /v1/agents/{id}`; `tools` and `settings` are replaced as a whole."""
@@ -47,6 +50,10 @@ class AgentChange(_Request, kw_only=True):
     tools: ToolNames | None | UnsetType = UNSET
     max_steps: StepLimit | None | UnsetType = UNSET
     settings: AgentSettings | None | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tools, list):
+            self.tools = list(dict.fromkeys(self.tools))
 
 
 class NewConversation(_Request, kw_only=True):

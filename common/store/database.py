@@ -21,6 +21,7 @@ DATABASE_DOWN = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.DeadlockDetectedError,
     asyncpg.QueryCanceledError,
     OSError,
     TimeoutError,
@@ -50,15 +51,21 @@ async def open_pool(settings: Settings, size: int | None = None) -> Pool:
 
 @asynccontextmanager
 async def workspace_transaction(pool: Pool, workspace_id: UUID) -> AsyncIterator[Connection]:
-    """A transaction that sees `workspace_id` alone; commits on a clean exit, rolls back on any exception."""
+    """A transaction that sees `workspace_id` alone; commits on a clean exit, rolls back on any exception.
+
+    Raises ValueError for a value that its column cannot take: repeating that would not help.
+    """
     async with pool.acquire() as connection:
         # One message for both; a UUID object cannot carry SQL.
         await connection.execute(f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'")
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
             if not connection.is_closed():
                 await connection.execute("rollback")
+            if isinstance(error, asyncpg.DataError):
+                # asyncpg counts a value that does not fit its column among the errors of a lost connection.
+                raise ValueError(str(error)) from error
             raise
         else:
             await connection.execute("commit")

@@ -1,10 +1,11 @@
 """Messages of a conversation, in their order `(turn, position)`. What runs write is in run_messages.py."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from common.model.messages import Message, Role, ToolCallRequest, Usage
 from common.model.run_state import Outcome
@@ -33,8 +34,8 @@ class NewMessageRow(NamedTuple):
 class Place(NamedTuple):
     """Where a message stands in its conversation; a message at position 0 opened its turn."""
 
-    turn: int
-    position: int
+    turn: Annotated[int, Meta(ge=0, lt=2**31)]
+    position: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 async def insert_message(connection: Connection, new: NewMessageRow) -> Message:

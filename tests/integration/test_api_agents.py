@@ -69,6 +69,16 @@ async def test_null_clears_a_field_of_an_agent(client: httpx.AsyncClient) -> Non
     assert [changed[name] for name in cleared] == [None, None, None, [], 20, {}]
 
 
+async def test_tool_that_is_named_twice_is_kept_once(client: httpx.AsyncClient) -> None:
+    """Providers refuse a list of tools in which a name comes twice."""
+    twice = ["send_mail", "current_time", "send_mail"]
+    made = (await client.post("/v1/agents", json={"name": "Ada", "tools": twice})).json()
+    changed = (await client.patch(f"/v1/agents/{made['id']}", json={"tools": twice[::-1]})).json()
+
+    assert made["tools"] == ["send_mail", "current_time"]
+    assert changed["tools"] == ["send_mail", "current_time"]
+
+
 async def test_deleted_agent_is_gone(client: httpx.AsyncClient) -> None:
     """After DELETE the agent is found nowhere, and a second DELETE finds nothing either."""
     path = f"/v1/agents/{(await client.post('/v1/agents', json=FULL)).json()['id']}"

@@ -1,8 +1,12 @@
 """Conversations over HTTP."""
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import httpx
 import pytest
 
+from api.pagination import ListCursor
 from common.ids import new_id
 from common.store.database import Pool
 from tests.support.api_client import make_conversation, post_message, refusal_of
@@ -134,6 +138,29 @@ async def test_cursor_is_of_one_list_with_its_filters(client: httpx.AsyncClient)
         ("/v1/conversations", {"cursor": "ü\x00"}),
     ):
         assert refusal_of(await client.get(path, params=params)) == (400, "invalid_cursor"), params
+
+
+async def test_forged_cursor_is_refused(client: httpx.AsyncClient, workspace_id: UUID) -> None:
+    """A cursor in the right form whose position no list can have: 400, not an error of the database."""
+    conversation_id = await make_conversation(client)
+    path = f"/v1/conversations/{conversation_id}/messages"
+    messages = ListCursor("messages", workspace_id, UUID(conversation_id), False)
+    agents = ListCursor("agents", workspace_id)
+
+    for place in ((2**31, 0), (-1, 0), (0, 2**63), ("1", 0), (1,), (1, 2, 3), ()):
+        cursor = messages.write(place)
+        assert refusal_of(await client.get(path, params={"cursor": cursor})) == (400, "invalid_cursor"), place
+    for position in (
+        ("0001-01-01T00:00:00+14:00", new_id()),
+        ("2026-01-01T00:00:00Z", new_id()),
+        ("2026-01-01T00:00:00", new_id()),
+        (1, new_id()),
+        (datetime.now(UTC), "x"),
+    ):
+        cursor = agents.write(position)
+        refused = await client.get("/v1/agents", params={"cursor": cursor})
+        assert refusal_of(refused) == (400, "invalid_cursor"), position
+    assert (await client.get(path, params={"cursor": messages.write((1, 0))})).status_code == 200
 
 
 async def test_deleted_conversation_is_gone_and_its_runs_are_cancelled(client: httpx.AsyncClient, pool: Pool) -> None:

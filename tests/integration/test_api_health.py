@@ -4,7 +4,9 @@ import asyncio
 import time
 from uuid import UUID
 
+import asyncpg
 import msgspec
+import structlog
 
 from common.config import Settings
 from tests.support.api_client import LiveApi, live_api, make_conversation, refusal_of
@@ -67,6 +69,22 @@ async def test_postgres_that_is_gone_is_a_503_and_heals(settings: Settings, work
 
             await eventually(posted, timeout_s=10)
             assert [m["content"] for m in (await client.get(path)).json()["data"]] == ["x"]
+
+
+async def test_error_of_ours_says_nothing_of_the_inside(api: LiveApi, workspace_id: UUID, database_url: str) -> None:
+    """500 with a message that names no table, no statement and no reason."""
+    client = await api.member(workspace_id)
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("alter table agents rename to hidden_name")
+    await owner.close()
+
+    with structlog.testing.capture_logs() as logs:
+        answer = await client.get("/v1/agents", params={"cursor_of_a_secret": "ticket"})
+
+    assert refusal_of(answer) == (500, "internal")
+    assert answer.json()["error"]["message"] == "Something went wrong on our side."
+    assert [(log["event"], log["path"]) for log in logs] == [("request_failed", "/v1/agents")]
+    assert isinstance(logs[0]["exc_info"], asyncpg.UndefinedTableError)
 
 
 async def test_metrics_count_requests_by_route(api: LiveApi, workspace_id: UUID) -> None:

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import pytest
+import structlog
 
 from common.ids import new_id
 from tests.support.api_client import make_conversation, post_message, refusal_of
+from tests.support.eventually import eventually
 
 TABLES = ("agents", "conversations", "messages", "runs", "idempotency_keys", "tickets")
 JSON = {"Content-Type": "application/json"}
@@ -143,6 +145,24 @@ async def test_endless_body_is_answered_while_it_is_still_sent(client: httpx.Asy
     writer.close()
 
     assert b" 413 " in status
+
+
+@pytest.mark.usefixtures("unchanged")
+async def test_client_that_leaves_within_its_body_is_no_error_of_ours(client: httpx.AsyncClient) -> None:
+    """Half a request is counted as a bad one, and not logged as a failure."""
+    url = urlsplit(str(client.base_url))
+    head = "POST /v1/agents HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+    with structlog.testing.capture_logs() as logs:
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(f"{head}Authorization: {client.headers['authorization']}\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+
+        async def counted() -> bool:
+            return 'method="POST",route="/v1/agents",status="400"' in (await client.get("/metrics")).text
+
+        await eventually(counted)
+    assert logs == []
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -47,7 +47,7 @@ from tests.support.event_log import Viewer, committed, done_event, result_event,
 from worker.run import sink as sink_module
 from worker.run.sink import Sink, TrimAfter
 
-EXAMPLES = int(os.environ.get("EVENT_LOG_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EVENT_LOG_EXAMPLES", "200"))
 T = TypeVar("T")
 
 
@@ -208,16 +208,18 @@ class EventLogModel(RuleBasedStateMachine):
     def begin(self, trim_events: int, end_after: int) -> None:
         self.trim_after = TrimAfter(events=trim_events)
         self.end_after = end_after
-        self.claim()
+        self.claim(delayed=False)
 
     @precondition(lambda self: self.is_running)
-    @rule()
-    def claim(self) -> None:
+    @rule(delayed=st.booleans())
+    def claim(self, delayed: bool) -> None:
         """Another worker takes the run; the one before goes on as a zombie."""
 
         async def claim() -> None:
             self.truth.attempt += 1
             log = FaultyLog(self._redis, self.real, self.record)
+            if delayed:
+                log.gate.clear()
             self.owners.append(Owner(log, self.run_id, self.truth, self.trim_after))
             for forgotten in self.owners[:-3]:
                 await forgotten.sink.close()
@@ -343,7 +345,7 @@ class EventLogModel(RuleBasedStateMachine):
         self.do(restore())
 
     @precondition(lambda self: self.owners)
-    @rule(which=st.integers(0, 2), faults=st.lists(st.sampled_from(["refused", "reply lost"]), max_size=3))
+    @rule(which=st.integers(0, 2), faults=st.lists(st.sampled_from(["refused", "reply lost"]), min_size=1, max_size=3))
     def break_network(self, which: int, faults: list[str]) -> None:
         self.owners[which % len(self.owners)].log.faults = faults
 
@@ -354,6 +356,12 @@ class EventLogModel(RuleBasedStateMachine):
         log = self.owners[which % len(self.owners)].log
         log.delays_replies = replies
         (log.gate.clear if delays else log.gate.set)()
+        self.do(self.nothing())
+
+    @rule()
+    def deliver_all(self) -> None:
+        for owner in self.owners:
+            owner.log.gate.set()
         self.do(self.nothing())
 
     @precondition(lambda self: self.owners)
@@ -461,7 +469,8 @@ class EventLogModel(RuleBasedStateMachine):
             together.dump(events)
             together.dump(head)
             saved_events, saved_head = await together.execute()
-        self.saved.append((saved_events, saved_head))
+        if self.saved[-1] != (saved_events, saved_head):
+            self.saved.append((saved_events, saved_head))
 
     async def nothing(self) -> None:
         """Gives everybody the time to do what they can."""

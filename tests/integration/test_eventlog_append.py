@@ -87,6 +87,15 @@ async def test_append_of_an_older_attempt_is_fenced(log: EventLog, run_id: UUID,
     assert await _ids(log, run_id) == ["2-1", "2-2", "2-3"]
 
 
+async def test_append_of_an_older_attempt_is_fenced_when_the_stream_is_gone(
+    log: EventLog, client: Redis, run_id: UUID
+) -> None:
+    """The head alone keeps an older attempt from beginning the stream again."""
+    await client.delete(events_key(run_id))
+    assert await log.append(run_id, Batch(1, 1, (STARTED,))) is AppendResult.FENCED
+    assert not await client.exists(events_key(run_id))
+
+
 async def test_append_of_a_newer_attempt_opens_it(log: EventLog, run_id: UUID) -> None:
     """A greater attempt begins with `started` after whatever the stream holds."""
     assert await log.append(run_id, Batch(5, 1, (STARTED, b"x"))) is AppendResult.OK

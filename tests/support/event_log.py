@@ -14,12 +14,10 @@ from common.model.events import (
     Reasoning,
     Started,
     Step,
-    Terminal,
     Token,
     ToolCallDelta,
     ToolResult,
     decode_event,
-    encode_event,
 )
 from common.model.messages import EventMessage, ToolCallRequest, Usage
 from common.model.run_state import FinishReason, Outcome
@@ -154,11 +152,6 @@ class Viewer:
 def committed(messages: list[EventMessage]) -> list[tuple[str, str]]:
     """Committed messages as a Viewer sees them."""
     return [_seen(message) for message in messages]
-
-
-def end_bytes(terminal: Terminal) -> bytes:
-    """The stored form of an end."""
-    return encode_event(terminal)
 
 
 def _seen(message: EventMessage) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from common.model.run_state import Effect
@@ -41,3 +42,10 @@ async def die() -> str:
     _note("die")
     os.kill(os.getpid(), 9)
     return "unreachable"
+
+
+@tool(effect=Effect.READ)
+async def freeze() -> str:
+    """Blocks the event loop, as no tool should."""
+    time.sleep(30)
+    return "thawed"

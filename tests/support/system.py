@@ -167,4 +167,3 @@ def ids_increase(frames: list[Frame]) -> bool:
     """Whether every id is greater than the one before it, as a pair."""
     ids = [tuple(map(int, frame.id.rpartition(":")[2].split("-"))) for frame in frames if frame.id]
     return ids == sorted(set(ids))
-

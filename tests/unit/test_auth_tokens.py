@@ -76,6 +76,7 @@ async def test_token_of_the_configured_issuer_is_accepted() -> None:
         {"sub": ""},
         {"sub": 7},
         {"sub": "a\x00b"},
+        {"sub": "a\ud800"},
         {"sub": "a" * 256},
         {"exp": time.time() - 1},
         {"exp": "soon"},

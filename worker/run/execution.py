@@ -135,7 +135,7 @@ class Execution:
         )
         runner = ToolRunner(tools, journal, spec, self._lease.attempt, settings.tool_timeout_s)
         self._body = asyncio.create_task(
-            run_loop(plan, provider, journal, runner.run, self._check_drain), name=f"loop {spec.id}"
+            run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"
         )
         if self._stop is not None:  # asked while there was nothing to cancel yet
             self._body.cancel()
@@ -144,7 +144,9 @@ class Execution:
         finally:
             self._body.cancel()
 
-    def _check_drain(self) -> None:
+    def _between_steps(self) -> None:
+        if self._stop is not None:  # some libraries swallow a cancellation that meets their own end
+            raise asyncio.CancelledError
         if self._draining:
             raise _Drained
 

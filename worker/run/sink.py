@@ -221,7 +221,8 @@ class Sink:
             try:
                 return await self._log.append(self._started.run_id, sealed.batch, trim=sealed.trim)
             except REDIS_DOWN as error:
-                _log.warning("append_repeated", run_id=str(self._started.run_id), error=repr(error))
+                if pause_s == _FIRST_PAUSE_S:  # once per outage and run
+                    _log.warning("append_repeated", run_id=str(self._started.run_id), error=repr(error))
                 pause_s = await _pause(pause_s)
 
     async def _begin_attempt(self, *, trim: bool) -> bool:
@@ -243,7 +244,8 @@ class Sink:
             try:
                 return await self._raise_attempt(self._attempt)
             except DATABASE_DOWN as error:
-                _log.warning("raise_repeated", run_id=str(self._started.run_id), error=repr(error))
+                if pause_s == _FIRST_PAUSE_S:
+                    _log.warning("raise_repeated", run_id=str(self._started.run_id), error=repr(error))
                 pause_s = await _pause(pause_s)
 
     def _seal_opening(self, *, trim: bool) -> None:
