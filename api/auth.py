@@ -58,17 +58,18 @@ class _Membership(msgspec.Struct):
 class TokenVerifier:
     """Accepts HS256 by the shared secret, and RS256, ES256 and EdDSA by the issuer's keys; nothing else.
 
-    Raises ConfigError when neither is configured, or the secret is too short for HS256.
+    `keys` stand in for those at JWT_JWKS_URL. Raises ConfigError when neither is configured, or the secret is too
+    short for HS256.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: JwkSet | None = None) -> None:
         if not settings.jwt_secret and not settings.jwt_jwks_url:
             raise ConfigError("JWT_SECRET or JWT_JWKS_URL must be set; see .env.example")
         if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
             raise ConfigError("JWT_SECRET must have at least 32 bytes")
         self._settings = settings
-        self._keys: JwkSet | None = None
-        if settings.jwt_jwks_url:
+        self._keys = keys
+        if keys is None and settings.jwt_jwks_url:
             self._keys = JwkSet(fetch_from(settings.jwt_jwks_url), settings.jwt_jwks_ttl_s)
 
     async def verify(self, token: str) -> Claims:

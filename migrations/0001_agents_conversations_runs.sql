@@ -93,6 +93,8 @@ create table runs (
         ('waiting', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')),
     priority smallint not null default 0,
     attempt bigint not null default 0,
+    -- The attempt that the claim began: names the claim, while its owner may raise `attempt` itself.
+    claimed_attempt bigint,
     available_at timestamptz not null default clock_timestamp(),
     lease_owner text,
     lease_until timestamptz,
@@ -299,10 +301,10 @@ grant select, insert, update, delete on catalogue to throughline_app;
 
 -- Across workspaces ---------------------------------------------------------------------------------------------
 create policy scheduling on runs to throughline_scheduler using (true) with check (true);
-grant select (workspace_id, id, conversation_id, turn, state, priority, attempt, available_at, lease_owner,
+grant select (workspace_id, id, conversation_id, turn, state, priority, attempt, claimed_attempt, available_at, lease_owner,
               lease_until, claimed_at, run_seconds, open_tool_calls, crashes_since_progress, crashes_total,
               cancel_requested_at, started_at, terminal_attempt, terminal_n, finished_at, superseded_at)
     on runs to throughline_scheduler;
-grant update (state, attempt, available_at, lease_owner, lease_until, claimed_at, run_seconds, open_tool_calls,
+grant update (state, attempt, claimed_attempt, available_at, lease_owner, lease_until, claimed_at, run_seconds, open_tool_calls,
               crashes_since_progress, crashes_total, started_at)
     on runs to throughline_scheduler;

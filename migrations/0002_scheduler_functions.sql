@@ -17,7 +17,7 @@ as $$
         for no key update skip locked
     )
     update runs r
-    set state = 'running', attempt = r.attempt + 1, lease_owner = p_owner,
+    set state = 'running', attempt = r.attempt + 1, claimed_attempt = r.attempt + 1, lease_owner = p_owner,
         lease_until = clock_timestamp() + p_lease, claimed_at = clock_timestamp(), open_tool_calls = 0,
         started_at = coalesce(r.started_at, clock_timestamp())
     from due
@@ -25,9 +25,9 @@ as $$
     returning r.workspace_id, r.id, r.attempt
 $$;
 
--- Extends the leases that p_owner still holds and tells which of them are asked to cancel. A row that somebody
+-- Extends the leases that p_owner still holds, each named by the attempt that its claim began, and tells which of them are asked to cancel. A row that somebody
 -- has locked is skipped (p_wait: waited for): absent from the answer means "not renewed", not yet "lost".
-create function renew_leases(p_owner text, p_runs uuid[], p_attempts bigint[], p_lease interval, p_wait boolean)
+create function renew_leases(p_owner text, p_runs uuid[], p_claims bigint[], p_lease interval, p_wait boolean)
     returns table (run_id uuid, cancel_requested boolean)
     language plpgsql volatile security definer set search_path = pg_catalog, public, pg_temp
 as $$
@@ -36,13 +36,13 @@ declare
 begin
     if p_wait then
         select array_agg(l.id) into held from (
-            select r.id from unnest(p_runs, p_attempts) as u (id, attempt) join runs r on r.id = u.id
-            where r.attempt = u.attempt and r.state = 'running' and r.lease_owner = p_owner
+            select r.id from unnest(p_runs, p_claims) as u (id, claim) join runs r on r.id = u.id
+            where r.claimed_attempt = u.claim and r.state = 'running' and r.lease_owner = p_owner
             for no key update of r) l;
     else
         select array_agg(l.id) into held from (
-            select r.id from unnest(p_runs, p_attempts) as u (id, attempt) join runs r on r.id = u.id
-            where r.attempt = u.attempt and r.state = 'running' and r.lease_owner = p_owner
+            select r.id from unnest(p_runs, p_claims) as u (id, claim) join runs r on r.id = u.id
+            where r.claimed_attempt = u.claim and r.state = 'running' and r.lease_owner = p_owner
             for no key update of r skip locked) l;
     end if;
     return query

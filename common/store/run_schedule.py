@@ -53,7 +53,7 @@ async def claim_runs(pool: Pool, owner: str, lease_s: float, limit: int) -> list
 async def renew_leases(
     pool: Pool, owner: str, claims: Sequence[tuple[UUID, int]], lease_s: float, *, wait: bool
 ) -> dict[UUID, bool]:
-    """The runs whose lease is renewed, each with whether its cancel was requested.
+    """The runs whose lease is renewed, each with whether its cancel was requested; `claims` are (run, claimed attempt).
 
     Without `wait`, rows that somebody has locked are skipped: one that is absent may still be ours.
     """
@@ -61,7 +61,7 @@ async def renew_leases(
         "select * from renew_leases($1, $2, $3, $4, $5)",
         owner,
         [run_id for run_id, _ in claims],
-        [attempt for _, attempt in claims],
+        [claimed_attempt for _, claimed_attempt in claims],
         timedelta(seconds=lease_s),
         wait,
     )

@@ -229,16 +229,22 @@ async def hold_run(connection: Connection, run_id: UUID, attempt: int, lease_s: 
     return bool(row["superseded"])
 
 
-async def raise_attempt(connection: Connection, run_id: UUID, attempt: int, lease_s: float) -> int:
-    """Begins a new attempt under the same lease: no crash, nothing discarded. Raises LeaseLost."""
+async def raise_attempt(
+    connection: Connection, run_id: UUID, attempt: int, claimed_attempt: int, lease_s: float
+) -> int:
+    """Begins a new attempt under the same claim: no crash, nothing discarded. Raises LeaseLost.
+
+    May be repeated after a lost reply: the claim is still the same then, and its attempt raised already.
+    """
     raised = await connection.fetchval(
         """
-        update runs set attempt = attempt + 1, lease_until = clock_timestamp() + $3
-        where id = $1 and attempt = $2 and state = 'running'
+        update runs set attempt = $2::bigint + 1, lease_until = clock_timestamp() + $4
+        where id = $1 and attempt in ($2::bigint, $2::bigint + 1) and claimed_attempt = $3 and state = 'running'
         returning attempt
         """,
         run_id,
         attempt,
+        claimed_attempt,
         timedelta(seconds=lease_s),
     )
     if raised is None:

@@ -128,6 +128,27 @@ async def test_worker_outlives_a_restart_of_redis(system: System) -> None:
     worker.check_running()
 
 
+async def test_log_that_is_flushed_in_mid_run_is_told_again(system: System) -> None:
+    """FLUSHALL costs no text: the client sees `started` and what the step has shown, then the rest."""
+    client = await system.client(await system.api())
+    await system.worker()
+    run = await client.start("one two three", model="echo?delayMs=40&repeat=20")
+    stream = await client.stream(run)
+    await stream.read_until(b"three")
+    async with Redis.from_url(system.servers.redis_url) as redis:
+        await redis.flushall()
+    frames = await stream.read_to_end(30)
+    assert ids_increase(frames)
+    held, end = fold([frame.event for frame in frames])
+    assert end is not None
+    assert end["type"] == "done"
+    (answer,) = [message for message in await client.messages(run) if message["role"] == "assistant"]
+    assert [message["content"] for message in held] == [answer["content"]]
+    assert answer["content"].count("three") == 20
+    (row,) = await _rows(system, "select crashes_total, claimed_attempt, attempt from runs")
+    assert tuple(row) == (0, 1, 2), "the owner began the attempt itself"
+
+
 async def test_runs_that_nobody_rang_for_are_found(system: System) -> None:
     """A bell that was lost between commit and ring costs a second."""
     client = await system.client(await system.api())

@@ -5,6 +5,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from common.errors import LeaseLost
 from common.model.run_state import CancelReason, RunState
 from common.store.database import Pool, workspace_transaction
 from common.store.run_schedule import (
@@ -16,7 +17,7 @@ from common.store.run_schedule import (
     renew_leases,
     sweep_expired,
 )
-from common.store.runs import request_cancel
+from common.store.runs import raise_attempt, request_cancel
 from tests.support.seed import Seeded, seed_run
 
 
@@ -151,3 +152,23 @@ async def test_scheduler_role_may_not_read_content(database_url: str, column: st
             await connection.execute("select from messages")
     finally:
         await connection.close()
+
+
+async def test_attempt_that_its_owner_raised_is_still_the_same_claim(pool: Pool) -> None:
+    """Raising the attempt twice after a lost reply raises it once, and the lease is renewed all the same."""
+    seeded = await seed_run(pool)
+    await claim_runs(pool, "me", 10, 10)
+    for _ in range(2):
+        async with workspace_transaction(pool, seeded.workspace_id) as connection:
+            assert await raise_attempt(connection, seeded.run.id, 1, 1, 10) == 2
+    assert await renew_leases(pool, "me", [(seeded.run.id, 1)], 10, wait=False) == {seeded.run.id: False}
+
+
+async def test_attempt_of_an_older_claim_is_not_raised(pool: Pool) -> None:
+    """Whoever lost the run to another claim must not raise that one's attempt."""
+    seeded = await seed_run(pool)
+    await _crash(pool, seeded, in_tool=False)
+    await claim_runs(pool, "me", 10, 10)
+    with pytest.raises(LeaseLost):
+        async with workspace_transaction(pool, seeded.workspace_id) as connection:
+            await raise_attempt(connection, seeded.run.id, 1, 1, 10)

@@ -49,9 +49,7 @@ def _as_jwk(kid: str) -> dict[str, Any]:
 
 
 def make_verifier(issuer: Issuer) -> TokenVerifier:
-    verifier = TokenVerifier(load_settings({"JWT_JWKS_URL": "http://127.0.0.1:9/jwks"}))
-    verifier._keys = issuer.keys
-    return verifier
+    return TokenVerifier(load_settings({"JWT_JWKS_URL": "http://127.0.0.1:9/jwks"}), issuer.keys)
 
 
 def sign(kid: str, **headers: Any) -> str:

@@ -78,13 +78,10 @@ async def open_attempt(pool: Pool, lease: Lease) -> Opening:
 
 async def begin_attempt(pool: Pool, lease: Lease, attempt: int) -> int:
     """Raises the attempt of our own run, for a log that was lost or is to be trimmed. The caller holds the lock."""
-
-    async def write(connection: Connection) -> int:
-        return await raise_attempt(connection, lease.run_id, attempt, lease.lease_s)
-
     async with workspace_transaction(pool, lease.workspace_id) as connection:
-        lease.attempt = await write(connection)
-    return lease.attempt
+        raised = await raise_attempt(connection, lease.run_id, attempt, lease.claimed_attempt, lease.lease_s)
+    lease.attempt = raised
+    return raised
 
 
 class Journal:

@@ -25,12 +25,12 @@ _BLOCKED_EXIT = 70
 
 
 class Lease:
-    """One run's ownership. `attempt` changes only under `lock`, which every fenced commit holds."""
+    """One run's ownership. `attempt` changes only under `lock`, which every fenced commit holds; the claim never."""
 
     def __init__(self, claim: Claim, claimed_at: float, lease_s: float) -> None:
         self.workspace_id = claim.workspace_id
         self.run_id = claim.run_id
-        self.attempt = claim.attempt
+        self.claimed_attempt = self.attempt = claim.attempt
         self.lease_s = lease_s
         self.lock = asyncio.Lock()
         self.active = asyncio.Event()
@@ -108,7 +108,7 @@ class LeaseKeeper:
             renewed = await renew_leases(
                 self._pool,
                 self._owner,
-                [(lease.run_id, lease.attempt) for lease in leases],
+                [(lease.run_id, lease.claimed_attempt) for lease in leases],
                 self._lease_s,
                 wait=False,
             )
@@ -126,23 +126,19 @@ class LeaseKeeper:
         await asyncio.gather(*(self._renew_singly(lease) for lease in missing))
 
     async def _renew_singly(self, lease: Lease) -> None:
-        """A row that was locked, or whose attempt we were raising, was skipped: ask again before concluding."""
-        async with lease.lock:
-            if self._leases.get(lease.run_id) is not lease:
-                return
-            sent_at = time.monotonic()
-            try:
-                renewed = await renew_leases(
-                    self._pool, self._owner, [(lease.run_id, lease.attempt)], self._lease_s, wait=True
-                )
-            except DATABASE_DOWN:
-                return
-        if lease.run_id not in renewed:
-            lease.on_lost()
+        """A row that was locked was skipped: wait for it before concluding anything."""
+        sent_at = time.monotonic()
+        claim = [(lease.run_id, lease.claimed_attempt)]
+        try:
+            renewed = await renew_leases(self._pool, self._owner, claim, self._lease_s, wait=True)
+        except DATABASE_DOWN:
             return
-        lease.renewed(sent_at)
-        if renewed[lease.run_id]:
-            lease.on_cancel()
+        if lease.run_id in renewed:
+            lease.renewed(sent_at)
+            if renewed[lease.run_id]:
+                lease.on_cancel()
+        elif self._leases.get(lease.run_id) is lease:
+            lease.on_lost()
 
     async def _tick(self) -> None:
         while True:
