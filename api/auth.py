@@ -76,6 +76,7 @@ class TokenVerifier:
         """The claims of a token that holds now. Raises `unauthorized`, or `unavailable` without the issuer's keys."""
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused("it is longer than 8 KB")
+        # Whatever a token makes the parser raise, the token is at fault: RecursionError, OverflowError, TypeError, …
         try:
             header = jwt.get_unverified_header(token)
         except Exception:

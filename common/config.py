@@ -111,9 +111,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{_variable(error)}: {error}") from None
     if settings.heartbeat_s * 2 >= settings.lease_s:
-        raise ConfigError(
-            "LEASE_S must be more than twice HEARTBEAT_S, or a single lost heartbeat loses every run"
-        )
+        raise ConfigError("LEASE_S must be more than twice HEARTBEAT_S, or a single lost heartbeat loses every run")
     return settings
 
 

@@ -6,9 +6,7 @@ import time
 from typing import NamedTuple
 from uuid import UUID
 
-_CURSOR = re.compile(
-    r"(?:([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}):)?(\d{1,15})-(\d{1,15})", re.ASCII
-)
+_CURSOR = re.compile(r"(?:([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}):)?(\d{1,15})-(\d{1,15})", re.ASCII)
 
 
 def new_id() -> UUID:

@@ -72,9 +72,7 @@ class EventMessage(Message, omit_defaults=True, kw_only=True):
     """A message inside an event: empty fields are left out, never null."""
 
 
-class AgentSettings(
-    msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
+class AgentSettings(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Sampling settings; absent means the provider's default. `max_tokens` bounds one step's output."""
 
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None

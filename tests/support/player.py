@@ -23,7 +23,7 @@ class Player:
         self._log = log
         self.workspace_id = workspace_id
         self.run = run
-        self.attempt = 0
+        self.attempt = self._claimed_attempt = 0
         self.n = 0
 
     @classmethod
@@ -46,13 +46,13 @@ class Player:
     async def start(self) -> None:
         """Claims the run and opens its first attempt."""
         claims = await claim_runs(self._pool, "player", 60, 100)
-        self.attempt = next(claim.attempt for claim in claims if claim.run_id == self.id)
+        self.attempt = self._claimed_attempt = next(claim.attempt for claim in claims if claim.run_id == self.id)
         await self.open_attempt()
 
     async def start_again(self) -> None:
         """Raises the attempt, as an owner does whose log was lost."""
         async with workspace_transaction(self._pool, self.workspace_id) as connection:
-            self.attempt = await raise_attempt(connection, self.id, self.attempt, 60)
+            self.attempt = await raise_attempt(connection, self.id, self.attempt, self._claimed_attempt, 60)
         await self.open_attempt()
 
     async def open_attempt(self) -> None:
