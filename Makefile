@@ -8,6 +8,8 @@ ARGS ?=
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@command -v $(firstword $(PYTHON)) >/dev/null || \
+		{ echo "$(firstword $(PYTHON)): command not found; name a Python of 3.11 or newer: make install PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make install PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv

@@ -7,13 +7,13 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from api.auth import TokenVerifier
 from api.body import JsonRequest
 from api.errors import answer_error
 from api.metrics import Metrics
+from api.openapi import Document, operation_id
 from api.reference_page import ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
@@ -34,7 +34,8 @@ from common.store.database import open_pool
 
 _DESCRIPTION = (
     "A multi-tenant agent server. Send `Authorization: Bearer <JWT>`, and `X-Workspace-Id: <uuid>` when the token is "
-    "for several workspaces. Ids are UUIDs, times RFC 3339 in UTC. Answers carry every field, null when empty."
+    "for several workspaces. Ids are UUIDs, times RFC 3339 in UTC. Answers carry every field, null when empty; "
+    "events leave empty fields out."
 )
 
 
@@ -93,8 +94,9 @@ def _openapi() -> OpenAPIConfig:
         version="1",
         description=_DESCRIPTION,
         path="/schema",
-        render_plugins=[ReferencePage(path="/"), JsonRenderPlugin()],
+        render_plugins=[ReferencePage(path="/"), Document()],
         components=Components(security_schemes={"token": bearer}),
         security=[{"token": []}],
         use_handler_docstrings=True,
+        operation_id_creator=operation_id,
     )

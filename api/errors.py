@@ -54,7 +54,7 @@ _log = structlog.get_logger(__name__)
 
 
 def not_found() -> ThroughlineError:
-    """The one 404: the same for an unknown route, an unknown id, and an id of another workspace."""
+    """The one 404 of all ids: the same for one that does not exist, and for one of another workspace."""
     return ThroughlineError(ErrorCode.NOT_FOUND, "There is nothing here by that name in this workspace.")
 
 
@@ -96,7 +96,7 @@ def _of_http(request: "Request[Any, Any, Any]", error: HTTPException) -> Through
         return ThroughlineError(ErrorCode.INTERNAL, "Something went wrong on our side.")
     code = _OF_STATUS.get(error.status_code, ErrorCode.INVALID_REQUEST)
     if code is ErrorCode.NOT_FOUND:
-        return not_found()
+        return ThroughlineError(code, "There is nothing at this path.")
     if code is ErrorCode.PAYLOAD_TOO_LARGE:
         limit = request.route_handler.resolve_request_max_body_size()
         return ThroughlineError(code, f"The body is larger than {limit} bytes.")

@@ -20,7 +20,12 @@ Position = TypeVar("Position", bound=tuple[Any, ...])
 DEFAULT_LIMIT = 50
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 CursorText = Annotated[
-    str | None, QueryParameter(name="cursor", max_length=400, description="`nextCursor` of the piece before.")
+    str | None,
+    QueryParameter(
+        name="cursor",
+        max_length=400,
+        description="`nextCursor` of the piece before; opaque, and good for this list with these filters only.",
+    ),
 ]
 
 

@@ -1,5 +1,6 @@
 """Settings, read once from the environment. `.env.example` lists every one; a test compares the two."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+
+from common.config_wording import entry_problem, wanted
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -106,10 +109,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             values[field.name] = _read(field, text)
     values.setdefault("queue_redis_url", values.get("redis_url", ""))
     values.setdefault("migration_database_url", values.get("database_url", ""))
-    try:
-        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{_variable(error)}: {error}") from None
+    settings = Settings(**values)
     if settings.heartbeat_s * 2 >= settings.lease_s:
         raise ConfigError("LEASE_S must be more than twice HEARTBEAT_S, or a single lost heartbeat loses every run")
     return settings
@@ -129,22 +129,34 @@ def redact_url(url: str) -> str:
 
 
 def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
-    if field.name == "compatible_providers":
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
-            raise ConfigError(f"COMPATIBLE_PROVIDERS: {error}") from None
+    if field.type == tuple[CompatibleProvider, ...]:
+        return _read_providers(field.name.upper(), text)
     if field.type == tuple[str, ...]:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        value = msgspec.convert(text, field.type, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError:
+        value = None
+    # No timer takes "inf".
+    if value is None or value == math.inf:
+        raise ConfigError(f"{field.name.upper()} must be {wanted(field.type)}, not {text!r}")
+    return value
+
+
+def _read_providers(variable: str, text: str) -> tuple[CompatibleProvider, ...]:
+    try:
+        entries = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{variable} must be a JSON array of objects; this is no JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise ConfigError(f"{variable} must be a JSON array of objects: [{{...}}]")
+    try:
+        return msgspec.convert(entries, tuple[CompatibleProvider, ...])
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{variable}, {entry_problem(str(error))}") from None
 
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
     raise NotImplementedError(kind)
-
-
-def _variable(error: msgspec.ValidationError) -> str:
-    _, _, path = str(error).partition("`$.")
-    return path.rstrip("`").split(".")[0].split("[")[0].upper() or "configuration"

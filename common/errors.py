@@ -5,7 +5,7 @@ from typing import Any
 
 
 class ErrorCode(StrEnum):
-    """Every code that an error answer can carry. `api/errors.py` maps each to its HTTP status."""
+    """Every code that an error answer can carry; each has one HTTP status."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_CURSOR = "invalid_cursor"

@@ -9,17 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from common.eventlog.log import EventLog
 from common.ids import EventId
+from common.model.clean import clean
 from common.model.events import Cancelled, Done, Error, Terminal, ToolResult, encode_event
 from common.model.messages import EventMessage, RunError, Usage, for_event
 from common.model.run_state import CancelReason, Effect, FinishReason, Outcome, RunErrorCode, RunState
 from common.model.steps import LedgerCall
+from common.store.conversations import lock_conversation_of, update_last_message
 from common.store.database import Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, sum_usage
 from common.store.run_events import select_started
-from common.store.run_messages import insert_tool_message, update_last_message
-from common.store.runs import RunEnd, promote_waiting, update_ended
+from common.store.run_messages import insert_tool_message, select_last_answer
+from common.store.runs import RunEnd, RunToEnd, lock_run_to_end, promote_waiting, update_ended
 from common.store.tool_calls import select_open_calls, update_call_finished
+
+_SWEEP_LOCK_S = 1.0
 
 Party = Literal["owner", "api", "sweep"]
 ClosedCall = tuple[ToolResult, EventMessage]
@@ -77,23 +82,13 @@ async def settle(
 ) -> Settled | None:
     """Ends the run, or says how it ended before. None when `by` may not end it as it stands.
 
-    The owner names its attempt and seals; the sweep names the attempt whose lease ran out; the API may end what
-    nobody runs (waiting, queued, paused).
+    The owner names its attempt and seals; the sweep names the attempt whose lease ran out, and waits for no lock; the
+    API may end what nobody runs (waiting, queued, paused).
     """
-    async with workspace_transaction(pool, workspace_id) as connection:
+    lock_timeout_s = _SWEEP_LOCK_S if by == "sweep" else None
+    async with workspace_transaction(pool, workspace_id, lock_timeout_s=lock_timeout_s) as connection:
         await lock_conversation_of(connection, run_id)
         return await settle_within(connection, run_id, outcome, by=by, attempt=attempt, seal=seal)
-
-
-async def lock_conversation_of(connection: Connection, run_id: UUID) -> None:
-    """The lock that every end holds, taken before the run's own: conversation, then run, everywhere."""
-    await connection.execute(
-        """
-        select from conversations c where c.id = (select conversation_id from runs where id = $1)
-        for no key update
-        """,
-        run_id,
-    )
 
 
 async def settle_within(
@@ -107,58 +102,54 @@ async def settle_within(
     promote: bool = True,
 ) -> Settled | None:
     """`settle` inside a transaction that holds the conversation's lock already."""
-    run = await connection.fetchrow(
-        """
-        select conversation_id, state, attempt, step_count, cancel_reason, terminal_attempt, terminal_n,
-               terminal_event, cancel_requested_at is not null as cancel_requested,
-               lease_until < clock_timestamp() as expired
-        from runs where id = $1 for no key update
-        """,
-        run_id,
-    )
+    run = await lock_run_to_end(connection, run_id)
     if run is None:
         return None
-    if run["terminal_event"] is not None:
-        end_id = EventId(run["terminal_attempt"], run["terminal_n"])
+    if run.terminal is not None:
+        end_id, event = run.terminal
         started = await select_started(connection, run_id) if end_id.n == 2 else None
-        return Settled(run_id, end_id, run["terminal_event"].encode(), started, None)
-    state = RunState(run["state"])
-    if not _may_end(by, state, attempt == run["attempt"], bool(run["expired"]), run["cancel_requested"]):
+        return Settled(run_id, end_id, event, started, None)
+    if not _may_end(by, run, attempt):
         return None
 
     closed = [await _close(connection, call) for call in await select_open_calls(connection, run_id)]
-    if by != "owner":
-        await close_crashed_calls(connection, run_id)
+    await close_crashed_calls(connection, run_id)
     usage = await sum_usage(connection, run_id)
-    reason = run["cancel_reason"] and CancelReason(run["cancel_reason"])
-    terminal = await _terminal(connection, run_id, outcome, usage, run["step_count"], reason)
+    terminal = await _terminal(connection, run_id, outcome, usage, run)
     started = None
     if seal is not None:
         event_id = seal(closed, terminal)
     else:
-        event_id = EventId(run["attempt"] + 1, 2)
+        event_id = EventId(run.attempt + 1, 2)
         started = await select_started(connection, run_id, event_id.attempt)
     event = encode_event(terminal)
     await update_ended(connection, run_id, _row_end(outcome), usage, event_id, event)
-    await update_last_message(connection, run["conversation_id"])
-    promoted = await promote_waiting(connection, run["conversation_id"]) if promote else None
+    await update_last_message(connection, run.conversation_id)
+    promoted = await promote_waiting(connection, run.conversation_id) if promote else None
     return Settled(run_id, event_id, event, started, promoted)
 
 
-def _may_end(by: Party, state: RunState, same_attempt: bool, expired: bool, cancel_requested: bool) -> bool:
-    idle = state in (RunState.WAITING, RunState.QUEUED, RunState.PAUSED)
+async def tell_end(log: EventLog, settled: Settled) -> None:
+    """Tells the log of an end that was not the owner's. Raises one of REDIS_DOWN; then relays tell it by themselves."""
+    if settled.started is not None:
+        await log.end(settled.run_id, settled.event_id.attempt, settled.started, settled.terminal)
+
+
+def _may_end(by: Party, run: RunToEnd, attempt: int | None) -> bool:
+    idle = run.state in (RunState.WAITING, RunState.QUEUED, RunState.PAUSED)
+    ours = run.state is RunState.RUNNING and run.attempt == attempt
     if by == "owner":
-        return state is RunState.RUNNING and same_attempt
+        return ours
     if by == "api":
         return idle
-    return (state is RunState.RUNNING and same_attempt and expired) or (idle and cancel_requested)
+    return (ours and bool(run.expired)) or (idle and run.cancel_requested)
 
 
 async def _close(connection: Connection, call: LedgerCall) -> ClosedCall:
     """Gives an open call its result: `unknown` when its effect may have happened, else `cancelled`."""
     uncertain = call.state == "started" and call.effect in (Effect.IDEMPOTENT, Effect.AT_MOST_ONCE)
     outcome = Outcome.UNKNOWN if uncertain else Outcome.CANCELLED
-    content = UNKNOWN_OUTCOME if uncertain else "The call was not run: the run was ended before it."
+    content = UNKNOWN_OUTCOME if uncertain else "The call has no result: the run was ended first."
     await update_call_finished(connection, call.id, outcome)
     message = await insert_tool_message(
         connection,
@@ -178,25 +169,15 @@ UNKNOWN_OUTCOME = (
 )
 
 
-async def _terminal(
-    connection: Connection,
-    run_id: UUID,
-    outcome: RunOutcome,
-    usage: Usage,
-    step_count: int,
-    reason: CancelReason | None,
-) -> Terminal:
+async def _terminal(connection: Connection, run_id: UUID, outcome: RunOutcome, usage: Usage, run: RunToEnd) -> Terminal:
     match outcome:
         case Completed(finish_reason):
-            message_id = await connection.fetchval(
-                "select id from messages where run_id = $1 and role = 'assistant' order by position desc limit 1",
-                run_id,
-            )
-            return Done(message_id=message_id, usage=usage, step_count=step_count, finish_reason=finish_reason)
+            message_id = await select_last_answer(connection, run_id)
+            return Done(message_id=message_id, usage=usage, step_count=run.step_count, finish_reason=finish_reason)
         case Failed():
             return Error(error=_error(outcome))
         case CancelledBy():
-            return Cancelled(reason=reason or outcome.reason)
+            return Cancelled(reason=run.cancel_reason or outcome.reason)
 
 
 def _row_end(outcome: RunOutcome) -> RunEnd:
@@ -206,8 +187,10 @@ def _row_end(outcome: RunOutcome) -> RunEnd:
         case Failed():
             return RunEnd(state=RunState.FAILED, error=_error(outcome))
         case CancelledBy():
-            return RunEnd(state=RunState.CANCELLED, partial_text=outcome.partial_text)
+            text = outcome.partial_text
+            return RunEnd(state=RunState.CANCELLED, partial_text=None if text is None else clean(text))
 
 
 def _error(outcome: Failed) -> RunError:
-    return RunError(code=outcome.code, message=outcome.message, retryable=outcome.retryable)
+    # What a provider says may hold what Postgres cannot store.
+    return RunError(code=outcome.code, message=clean(outcome.message), retryable=outcome.retryable)

@@ -132,7 +132,7 @@ create table runs (
         and (terminal_event is null) = (terminal_n is null)),
     constraint leased_exactly_when_running check ((state = 'running') = (lease_until is not null)),
     constraint failed_exactly_with_error check ((state = 'failed') = (error is not null))
-) with (fillfactor = 70);
+) with (fillfactor = 70, autovacuum_analyze_scale_factor = 0.01);
 -- None of these names a column that a heartbeat or a step writes, so that those updates stay heap-only.
 create unique index runs_one_active on runs (workspace_id, conversation_id)
     where state in ('queued', 'running', 'paused');
@@ -142,6 +142,8 @@ create index runs_running on runs (id) where state = 'running';
 create index runs_to_cancel on runs (id)
     where cancel_requested_at is not null and state in ('waiting', 'queued', 'paused');
 create index runs_of_conversation on runs (workspace_id, conversation_id, created_at desc, id desc);
+create index runs_ended_badly on runs (workspace_id, state, created_at desc, id desc)
+    where state in ('failed', 'cancelled');
 create index runs_newest on runs (workspace_id, created_at desc, id desc);
 create index runs_of_trigger on runs (workspace_id, trigger_message_id);
 
@@ -301,10 +303,11 @@ grant select, insert, update, delete on catalogue to throughline_app;
 
 -- Across workspaces ---------------------------------------------------------------------------------------------
 create policy scheduling on runs to throughline_scheduler using (true) with check (true);
-grant select (workspace_id, id, conversation_id, turn, state, priority, attempt, claimed_attempt, available_at, lease_owner,
-              lease_until, claimed_at, run_seconds, open_tool_calls, crashes_since_progress, crashes_total,
+grant select (workspace_id, id, conversation_id, turn, state, priority, attempt, claimed_attempt, available_at,
+              lease_owner, lease_until, claimed_at, run_seconds, open_tool_calls, crashes_since_progress, crashes_total,
               cancel_requested_at, started_at, terminal_attempt, terminal_n, finished_at, superseded_at)
     on runs to throughline_scheduler;
-grant update (state, attempt, claimed_attempt, available_at, lease_owner, lease_until, claimed_at, run_seconds, open_tool_calls,
+grant update (state, attempt, claimed_attempt, available_at, lease_owner, lease_until, claimed_at, run_seconds,
+              open_tool_calls,
               crashes_since_progress, crashes_total, started_at)
     on runs to throughline_scheduler;

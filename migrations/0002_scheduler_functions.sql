@@ -25,8 +25,9 @@ as $$
     returning r.workspace_id, r.id, r.attempt
 $$;
 
--- Extends the leases that p_owner still holds, each named by the attempt that its claim began, and tells which of them are asked to cancel. A row that somebody
--- has locked is skipped (p_wait: waited for): absent from the answer means "not renewed", not yet "lost".
+-- Extends the leases that p_owner still holds, each named by the attempt that its claim began, and tells which of
+-- them are asked to cancel. A row that somebody has locked is skipped (p_wait: waited for): absent from the answer
+-- means "not renewed", not yet "lost".
 create function renew_leases(p_owner text, p_runs uuid[], p_claims bigint[], p_lease interval, p_wait boolean)
     returns table (run_id uuid, cancel_requested boolean)
     language plpgsql volatile security definer set search_path = pg_catalog, public, pg_temp

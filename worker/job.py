@@ -1,6 +1,7 @@
 """The runs of this worker: a bell or the sweep claims, each claim becomes a task, draining ends them in good order."""
 
 import asyncio
+import contextlib
 import time
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from worker.run.lease import Lease
 from worker.run.resources import Resources
 
 _log = structlog.get_logger(__name__)
+_HAND_BACK_S = 5.0
 
 
 class RunningRuns:
@@ -64,9 +66,15 @@ class RunningRuns:
             execution.stop(Stop.CANCEL)
 
     async def drain(self, grace_s: float) -> None:
-        """Claims no more; lets current steps finish within `grace_s` seconds, then cuts them; hands all runs back."""
+        """Claims no more; lets current steps finish within `grace_s` seconds, then cuts them; hands all runs back.
+
+        What is still there a few seconds later (without Postgres nothing can be handed back) is left to its lease.
+        """
         self._draining = True
         self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s), self._claiming:
+                pass  # a claim that was under way has begun its runs
         for execution in self._executions.values():
             execution.drain()
         if self._tasks:
@@ -74,13 +82,20 @@ class RunningRuns:
         for execution in list(self._executions.values()):
             execution.stop(Stop.DRAIN)
         if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=1)
+            if left:
+                _log.warning("runs_left_to_their_leases", runs=len(left))
 
     def _start(self, claim: Claim, claimed_at: float) -> None:
-        task = asyncio.create_task(self._execute(claim, claimed_at), name=f"run {claim.run_id}")
+        lease = Lease(claim, claimed_at, self._resources.settings.lease_s)
+        execution = Execution(self._resources, lease)
+        self._executions[claim.run_id] = execution
+        self._resources.keeper.hold(lease)
+        task = asyncio.create_task(self._execute(execution, lease), name=f"run {claim.run_id}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         if self.free <= 0:
@@ -93,20 +108,13 @@ class RunningRuns:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("execution_broke", error=repr(error), exc_info=error)
 
-    async def _execute(self, claim: Claim, claimed_at: float) -> None:
-        lease = Lease(claim, claimed_at, self._resources.settings.lease_s)
-        execution = Execution(self._resources, lease)
-        self._executions[claim.run_id] = execution
-        self._resources.keeper.hold(lease)
+    async def _execute(self, execution: Execution, lease: Lease) -> None:
         try:
             await execution.run()
         finally:
             self._resources.keeper.drop(lease)
-            if self._executions.get(claim.run_id) is execution:
-                del self._executions[claim.run_id]
-
-
-_HAND_BACK_S = 5.0
+            if self._executions.get(lease.run_id) is execution:
+                del self._executions[lease.run_id]
 
 
 async def start_run(runs: RunningRuns, run_id: UUID) -> None:

@@ -14,19 +14,19 @@ import structlog
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
 
 from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
 from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
 from common.redis import REDIS_DOWN, open_redis
-from common.store.catalogue import Offers, ProviderOffer, ToolOffer, upsert_offers
-from common.store.database import DATABASE_DOWN, Pool, open_pool
+from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
+from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
 from worker.job import RunningRuns, start_run
 from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
-from worker.recovery import recover
+from worker.recovery import sweep, take_due_runs
 from worker.run.lease import LeaseKeeper
 from worker.run.resources import Resources
 from worker.tools.base import Tool
@@ -93,51 +93,58 @@ async def serve(settings: Settings) -> None:
     pool = await _open_pool_when_up(settings, leave)
     if pool is None:
         return
-    redis = open_redis(settings.redis_url)
-    queue_redis = open_redis(settings.queue_redis_url)
-    arq_redis = ArqRedis(
-        ConnectionPool.from_url(settings.queue_redis_url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2),
-        job_serializer=serialize,
-        job_deserializer=deserialize,
-        default_queue_name=QUEUE,
-    )
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    keeper = LeaseKeeper(pool, owner, settings)
+    redis, queue_redis = open_redis(settings.redis_url), open_redis(settings.queue_redis_url)
     resources = Resources(
         settings=settings,
         owner=owner,
         pool=pool,
         log=EventLog(redis, settings.stream_ttl_s),
         bell=Bell(queue_redis),
-        keeper=keeper,
+        keeper=LeaseKeeper(pool, owner, settings),
         providers=providers,
         tools=tools,
     )
-    runs = RunningRuns(resources)
     _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
     try:
-        async with asyncio.TaskGroup() as group:
-            background = [
-                group.create_task(work, name=name)
-                for name, work in {
-                    "heartbeat": keeper.run(),
-                    "sweep": recover(resources, runs),
-                    "bell": BellWorker(runs, arq_redis).main(),
-                    "cancels": _hear_cancels(redis, runs),
-                    "offers": _offer(pool, owner, _offers(settings, provider_offers, tools)),
-                }.items()
-            ]
-            await leave.wait()
-            _log.info("worker_draining", owner=owner)
-            await runs.drain(settings.worker_drain_s)
-            await _cancel(background)
+        await _work(resources, redis, _offers(settings, provider_offers, tools), leave)
     finally:
         for provider in providers.values():
             await provider.close()
-        for client in (redis, queue_redis, arq_redis):
+        for client in (redis, queue_redis):
             await client.aclose()
-        await pool.close()
+        await close_pool(pool)
     _log.info("worker_stopped", owner=owner)
+
+
+async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyncio.Event) -> None:
+    """Everything that goes on until `leave`, and the drain after it."""
+    runs = RunningRuns(resources)
+    work = {
+        "heartbeat": resources.keeper.run(),
+        "due runs": take_due_runs(resources, runs),
+        "sweep": sweep(resources),
+        "bell": _answer_bells(resources.settings.queue_redis_url, runs),
+        "cancels": _hear_cancels(redis, runs),
+        "offers": _offer(resources.pool, resources.owner, offered),
+    }
+    async with asyncio.TaskGroup() as group:
+        background = [group.create_task(one, name=name) for name, one in work.items()]
+        await leave.wait()
+        _log.info("worker_draining", owner=resources.owner)
+        await runs.drain(resources.settings.worker_drain_s)
+        await _cancel(background)
+        with contextlib.suppress(*DATABASE_DOWN):
+            await update_offers_left(resources.pool, resources.owner)
+
+
+async def _answer_bells(url: str, runs: RunningRuns) -> None:
+    connections = ConnectionPool.from_url(url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2)
+    redis = ArqRedis(connections, serialize, deserialize, default_queue_name=QUEUE)
+    try:
+        await BellWorker(runs, redis).main()
+    finally:
+        await redis.aclose()
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
@@ -149,7 +156,7 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=1)
 
 
-async def _hear_cancels(redis: Any, runs: RunningRuns) -> None:
+async def _hear_cancels(redis: Redis, runs: RunningRuns) -> None:
     async with contextlib.aclosing(subscribe_cancels(redis)) as cancels:
         async for run_id in cancels:
             runs.cancel(run_id)
@@ -158,8 +165,10 @@ async def _hear_cancels(redis: Any, runs: RunningRuns) -> None:
 async def _offer(pool: Pool, owner: str, offered: Offers) -> None:
     """Keeps the catalogue's row of this worker fresh; the API forgets workers that fall silent."""
     while True:
-        with contextlib.suppress(*DATABASE_DOWN):
+        try:
             await upsert_offers(pool, owner, offered)
+        except DATABASE_DOWN as error:
+            _log.warning("offers_not_written", error=type(error).__name__)
         await asyncio.sleep(_OFFER_EVERY_S)
 
 

@@ -10,7 +10,7 @@ from api.resources import Resources
 from common.eventlog.signals import publish_cancel
 from common.model.run_state import CancelReason, RunState
 from common.redis import REDIS_DOWN
-from common.settle import CancelledBy, Settled, settle_within
+from common.settle import CancelledBy, Settled, settle_within, tell_end
 from common.store.database import Connection
 from common.store.runs import request_cancel
 
@@ -62,5 +62,4 @@ class Aftermath:
         for run_id in self.cancelled:
             await publish_cancel(resources.redis, run_id)
         for end in self.ended:
-            if end.started is not None:
-                await resources.log.end(end.run_id, end.event_id.attempt, end.started, end.terminal)
+            await tell_end(resources.log, end)

@@ -218,6 +218,9 @@ class Hub:
                 await self._poll()
             except DATABASE_DOWN as error:
                 _log.warning("relay_poll_failed", error=str(error))
+            except Exception:
+                # Without the poll silent streams would never hear of their end.
+                _log.exception("relay_poll_broke")
 
     async def _poll(self) -> None:
         """Looks after the silent runs: an end of which nothing was heard, a read that failed and is due

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Router, delete, get, patch, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
 from api.auth import authenticate
@@ -27,11 +27,17 @@ from common.store.conversations import (
 )
 from common.store.database import workspace_transaction
 from common.store.messages import select_messages
-from common.store.runs import select_unfinished_runs
+from common.store.runs import select_latest_run, select_unfinished_runs
 
-Search = Annotated[
-    str | None, QueryParameter(name="q", min_length=1, max_length=200, description="A part of the title.")
+Archived = Annotated[bool, QueryParameter(name="archived", description="True: the archived ones, and no others.")]
+Pinned = Annotated[
+    bool | None, QueryParameter(name="pinned", description="True: pinned ones only; false: the others only.")
 ]
+Search = Annotated[
+    str | None,
+    QueryParameter(name="q", min_length=1, max_length=200, description="A part of the title, in upper or lower case."),
+]
+WithMessages = Annotated[bool, QueryParameter(name="messages", description="False: `messages` is null.")]
 
 
 @post("/", responses=refusals(413, 415))
@@ -46,8 +52,8 @@ async def create_conversation(resources: Process, principal: Asker, data: JSONBo
 async def list_conversations(
     resources: Process,
     principal: Asker,
-    archived: FromQuery[bool] = False,
-    pinned: FromQuery[bool | None] = None,
+    archived: Archived = False,
+    pinned: Pinned = None,
     search: Search = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
@@ -66,20 +72,22 @@ async def list_conversations(
 
 @get("/{conversation_id:uuid}", responses=refusals(404))
 async def get_conversation(
-    resources: Process, principal: Asker, conversation_id: FromPath[UUID], messages: FromQuery[bool] = True
+    resources: Process, principal: Asker, conversation_id: FromPath[UUID], messages: WithMessages = True
 ) -> ConversationDetail:
-    """Reads a conversation with all its current messages, and the run that keeps it busy."""
+    """Reads a conversation with all its current messages, the run that keeps it busy, and the last one."""
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         conversation = await select_conversation(connection, conversation_id)
         if conversation is None:
             raise not_found()
         # The run first: one that ends in between is then shown with its output, never without both.
         unfinished = await select_unfinished_runs(connection, conversation_id)
+        last = unfinished[0] if unfinished else await select_latest_run(connection, conversation_id)
         placed = await select_messages(connection, conversation_id) if messages else None
     return ConversationDetail(
         **msgspec.structs.asdict(conversation),
         messages=None if placed is None else [message for _, message in placed],
         active_run=unfinished[0] if unfinished else None,
+        last_run=last,
     )
 
 

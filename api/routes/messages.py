@@ -6,7 +6,7 @@ from uuid import UUID
 from litestar import Response, Router, get, post, put
 from litestar.enums import MediaType
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from api.auth import authenticate
 from api.body import JsonRequest
@@ -30,11 +30,19 @@ from common.store.messages import Place, select_messages
 
 IdempotencyKey = Annotated[
     str | None,
-    HeaderParameter(name="Idempotency-Key", description="Within 24 h the same request again gets the first answer."),
+    HeaderParameter(
+        name="Idempotency-Key", description="Within 24 h the same request again gets the first answer, byte for byte."
+    ),
 ]
 LastEventId = Annotated[
     str | None,
-    HeaderParameter(name="Last-Event-ID", description="Attaches to the run that it names; nothing is created."),
+    HeaderParameter(
+        name="Last-Event-ID",
+        description="`<runId>:<attempt>-<n>`: attaches to the run that it names; nothing is created.",
+    ),
+]
+Superseded = Annotated[
+    bool, QueryParameter(name="superseded", description="True: those that a regeneration replaced, too.")
 ]
 
 _STREAM = {
@@ -42,7 +50,7 @@ _STREAM = {
         str,
         generate_examples=False,
         media_type="text/event-stream",
-        description="The run's events, where the request accepts text/event-stream",
+        description="The run's events, where the request accepts `text/event-stream`.",
     )
 }
 
@@ -52,11 +60,11 @@ async def list_messages(
     resources: Process,
     principal: Asker,
     conversation_id: FromPath[UUID],
-    superseded: FromQuery[bool] = False,
+    superseded: Superseded = False,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Page[Message]:
-    """Lists a conversation's messages, oldest first; `superseded` shows replaced ones too."""
+    """Lists a conversation's messages, oldest first."""
     cursors = ListCursor("messages", principal.workspace_id, conversation_id, superseded)
     after = cursors.read(cursor, Place)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
@@ -112,7 +120,10 @@ async def regenerate_message(
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
 ) -> Response[Accepted]:
-    """Answers a turn anew: its old output and all later turns are superseded."""
+    """Answers a turn anew: its old output and all later turns are superseded, not deleted.
+
+    The message is the user's or an answer to it. The body may be left out.
+    """
     if last_event_id is not None:
         trigger, run, cursor = await attach(resources, principal, conversation_id, last_event_id)
         return await _answer(request, principal, accept(trigger, run), cursor)

@@ -20,13 +20,15 @@ from common.store.runs import select_run, select_runs
 
 OfConversation = Annotated[UUID | None, QueryParameter(name="conversationId", description="Those of one conversation.")]
 
+InState = Annotated[RunState | None, QueryParameter(name="state", description="Those in one state.")]
+
 
 @get("/", responses=refusals())
 async def list_runs(
     resources: Process,
     principal: Asker,
     conversation_id: OfConversation = None,
-    run_state: Annotated[RunState | None, QueryParameter(name="state")] = None,
+    run_state: InState = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Page[Run]:

@@ -33,11 +33,14 @@ _RESPONSES = {204: ResponseSpec(None, description="Nothing comes after the curso
 
 LastEventId = Annotated[
     str | None,
-    HeaderParameter(name="Last-Event-ID", description="The last event seen: the stream goes on after it."),
+    HeaderParameter(
+        name="Last-Event-ID",
+        description="The last event seen, as `<attempt>-<n>` or `<runId>:<attempt>-<n>`: what follows it is sent.",
+    ),
 ]
 After = Annotated[
     str | None,
-    QueryParameter(name="after", description="As Last-Event-ID, for those who cannot send it; the header wins."),
+    QueryParameter(name="after", description="As `Last-Event-ID`, for those who cannot send it; the header wins."),
 ]
 TicketText = Annotated[
     str | None, QueryParameter(name="ticket", description="Instead of a token, for clients that send no headers.")
@@ -67,7 +70,7 @@ async def stream_run(
     after: After = None,
     ticket: TicketText = None,
 ) -> Response[str]:
-    """Streams a run's events. 204 when the cursor is at its end."""
+    """Streams a run's events, from its first one or after a cursor, to its end."""
     cursor = _read_cursor(last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         run = await select_run(connection, run_id)

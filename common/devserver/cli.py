@@ -49,10 +49,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("process", choices=("api", "worker"))
 
     command = commands.add_parser("token", help="print a development token")
-    command.add_argument("--workspace", type=UUID, default=DEVELOPMENT_WORKSPACE)
-    command.add_argument("--user", default="developer", help="the token's `sub`")
-    command.add_argument("--role", choices=ROLES, default="owner")
-    command.add_argument("--hours", type=_hours, default=24.0, help="how long it is good for")
+    command.add_argument(
+        "--workspace", type=_uuid, default=DEVELOPMENT_WORKSPACE, help="the workspace's UUID (default: %(default)s)"
+    )
+    command.add_argument("--user", default="developer", help="the token's `sub` (default: %(default)s)")
+    command.add_argument("--role", choices=ROLES, default="owner", help="in the workspace (default: %(default)s)")
+    command.add_argument("--hours", type=_hours, default=24.0, help="how long it is good for (default: %(default)g)")
     command.set_defaults(data=data)
     return parser
 
@@ -99,23 +101,31 @@ def _token(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return port
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return count
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a UUID, not {text!r}") from None
 
 
 def _hours(text: str) -> float:
-    hours = float(text)
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0
     if not 0 < hours < float("inf"):
-        raise argparse.ArgumentTypeError("more than 0")
+        raise argparse.ArgumentTypeError(f"a number above 0, not {text!r}")
     return hours
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.config import load_settings
+from common.devserver.embedded import refuse_used_folder
 from common.devserver.errors import DevServerError
+from common.devserver.health import until_worker_speaks
 from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, mint_token
 from common.devserver.procfile import read_procfile
 from common.devserver.readiness import free_port, until_ready
@@ -21,6 +23,9 @@ from common.devserver.welcome import welcome
 _TOKEN_LIFETIME_S = 7 * 24 * 3600
 _USER = "developer"
 _PARENT_CHECK_S = 0.2
+_DRAIN_S = "5"
+"""WORKER_DRAIN_S where it is not set: who presses Ctrl-C is waiting, and the runs go on at the next start."""
+_GRACE_AFTER_DRAIN_S = 10
 
 
 class DevOptions(NamedTuple):
@@ -40,17 +45,18 @@ async def dev(options: DevOptions, environment: Mapping[str, str]) -> None:
     """
     commands = read_procfile(options.procfile)
     env = _process_environment(options, environment)
-    load_settings(env)
-    _check_port(env["HOST"], int(env["PORT"]))
-    system = System(commands, env, options.data, options.workers, _write)
-    serving = asyncio.create_task(system.serve(lambda: _greet(env)))
+    drain_s = load_settings(env).worker_drain_s
+    _check_port(env, options.data)
+    system = System(commands, env, options.data, options.workers, drain_s + _GRACE_AFTER_DRAIN_S, _write)
+    serving = asyncio.create_task(system.serve(lambda: _greet(env, has_worker="worker" in commands)))
     interrupts = 0
 
     def interrupt() -> None:
         nonlocal interrupts
         interrupts += 1
         if interrupts == 1:
-            _write("throughline", "stopping; once more to kill")
+            limit = f"up to {drain_s:g} s for current steps (WORKER_DRAIN_S)"
+            _write("throughline", f"stopping: waiting {limit}; Ctrl-C again to end now")
             serving.cancel()
         else:
             system.kill()
@@ -97,27 +103,35 @@ def _process_environment(options: DevOptions, environment: Mapping[str, str]) ->
         "THROUGHLINE_DATA": str(data),
         "HOST": environment.get("HOST") or "127.0.0.1",
         "PORT": str(options.port or free_port()),
+        "WORKER_DRAIN_S": environment.get("WORKER_DRAIN_S", "").strip() or _DRAIN_S,
         "JWT_SECRET": signing_secret({**environment, "THROUGHLINE_ENV": "development"}, data),
     }
 
 
-def _check_port(host: str, port: int) -> None:
-    """Raises DevServerError when somebody listens there already."""
+def _check_port(env: Mapping[str, str], data: Path) -> None:
+    """Raises DevServerError when somebody listens there already, such as the `dev` that uses the same folder."""
+    host, port = env["HOST"], int(env["PORT"])
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if not env.get("DATABASE_URL"):
+                refuse_used_folder(data)
             raise DevServerError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
             ) from None
 
 
-async def _greet(env: Mapping[str, str]) -> None:
-    """Prints the address, a token and commands to try, once the API says that it is ready."""
+async def _greet(env: Mapping[str, str], *, has_worker: bool) -> None:
+    """Prints the address, a token and commands to try, once the API is ready and a worker is there."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env["HOST"], env["HOST"])  # noqa: S104
-    await until_ready(host, int(env["PORT"]))
     settings = load_settings(env)
+    started = asyncio.get_running_loop().time()
+    await until_ready(host, settings.port)
+    if has_worker:
+        # An earlier start's worker, which the catalogue still knows, does not count.
+        await until_worker_speaks(settings, started)
     token = mint_token(
         settings.jwt_secret,
         workspace=DEVELOPMENT_WORKSPACE,

@@ -91,9 +91,7 @@ class EmbeddedServers:
 
     async def _lock_folder(self) -> None:
         if not _try_lock(self._lock):
-            raise DevServerError(
-                f"another `throughline dev` uses {self._data}; stop it, or choose another folder with --data"
-            )
+            raise _used(self._data)
         deadline = asyncio.get_running_loop().time() + _OLD_SERVERS_S
         while not _try_lock(self._servers_lock):
             # Servers whose parent was killed are writing their last page.
@@ -101,6 +99,23 @@ class EmbeddedServers:
                 raise DevServerError(f"servers of an earlier `throughline dev` still use {self._data}")
             await asyncio.sleep(0.05)
         self._locked = True
+
+
+def refuse_used_folder(data: Path) -> None:
+    """Raises DevServerError while a process has this data folder."""
+    try:
+        lock = os.open(data / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not _try_lock(lock):
+            raise _used(data.resolve())
+    finally:
+        os.close(lock)
+
+
+def _used(data: Path) -> DevServerError:
+    return DevServerError(f"another `throughline dev` uses {data}; stop it, or choose another folder with --data")
 
 
 def _try_lock(fd: int) -> bool:

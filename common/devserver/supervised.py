@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from common.devserver.child import Child, spawn
+from common.devserver.errors import DevServerError
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 10.0
+_CONFIG_ERROR = 2
+"""The exit status of our processes for a setting that cannot work."""
 _LONGEST_LINE = 1 << 20
 _CHUNK = 1 << 16
 _FOREVER_S = float("inf")
@@ -24,6 +27,7 @@ class Supervised:
         self._write = write
         self._child: Child | None = None
         self._stopping = asyncio.Event()
+        self._last_line = ""
 
     async def run_once(self) -> int:
         """Runs the command to its end; its exit status, 127 for a program that is not there."""
@@ -46,10 +50,12 @@ class Supervised:
         assert status is not None
         return status
 
-    async def keep_running(self) -> None:
+    async def keep_running(self, is_starting: Callable[[], bool]) -> None:
         """Starts it, and again whenever it ends, until `stop` is called.
 
-        Waits 0.5 s before that, then twice as long each time up to 10 s; anew once it was up for 10 s.
+        Waits 0.5 s before that, then twice as long each time up to 10 s; anew once it was up for 10 s. Raises
+        DevServerError when it ends for a setting that cannot work while the system `is_starting`: a person is there
+        to mend it.
         """
         loop = asyncio.get_running_loop()
         backoff_s = FIRST_BACKOFF_S
@@ -58,6 +64,8 @@ class Supervised:
             status = await self.run_once()
             if self._stopping.is_set():
                 return
+            if status == _CONFIG_ERROR and is_starting():
+                raise DevServerError(f"{self.name} cannot start: {self._last_line or f'it ended with status {status}'}")
             if loop.time() - started >= LONGEST_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
             self._write(self.name, f"ended with status {status}; starting it again in {backoff_s:g} s")
@@ -96,4 +104,5 @@ class Supervised:
             transport.close()
 
     def _pass_on(self, line: bytes) -> None:
-        self._write(self.name, line.decode(errors="replace").rstrip("\r"))
+        self._last_line = line.decode(errors="replace").rstrip("\r")
+        self._write(self.name, self._last_line)

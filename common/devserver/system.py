@@ -10,11 +10,14 @@ from common.devserver.embedded import EmbeddedServers
 from common.devserver.errors import DevServerError
 from common.devserver.supervised import Supervised
 
-_GRACE_S = 30
+_RELEASE_GRACE_S = 30
 
 
 class System:
-    """The Procfile's `commands` with the environment `env`; `write(name, line)` gets every line printed."""
+    """The Procfile's `commands` with the environment `env`; `write(name, line)` gets every line printed.
+
+    At the end, each process has `grace_s` before it is killed.
+    """
 
     def __init__(
         self,
@@ -22,25 +25,31 @@ class System:
         env: dict[str, str],
         data: Path,
         workers: int,
+        grace_s: float,
         write: Callable[[str, str], None],
     ) -> None:
         self._commands = commands
         self._env = env
         self._data = data
         self._workers = workers
+        self._grace_s = grace_s
         self._write = write
         self._processes: list[Supervised] = []
 
     async def serve(self, greet: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs until it is cancelled, then stops in order. `greet` runs beside the processes.
+        """Runs until it is cancelled, then stops in order. `greet` runs beside the processes, until all are up.
 
         Raises DevServerError when something cannot run.
         """
         async with self._servers() as servers:
             await self._release()
             self._processes = self._all_processes()
-            running = [asyncio.create_task(process.keep_running()) for process in self._processes]
-            beside = [asyncio.create_task(greet())]
+            greeting = asyncio.create_task(greet())
+            beside = [greeting]
+            running = [
+                asyncio.create_task(process.keep_running(is_starting=lambda: not greeting.done()))
+                for process in self._processes
+            ]
             if servers is not None:
                 beside.append(asyncio.create_task(servers.keep_running(self._report)))
             try:
@@ -50,7 +59,7 @@ class System:
             finally:
                 for task in beside:
                     task.cancel()
-                await asyncio.gather(*(process.stop(_GRACE_S) for process in self._processes))
+                await asyncio.gather(*(process.stop(self._grace_s) for process in self._processes))
                 await asyncio.gather(*running, *beside, return_exceptions=True)
 
     def kill(self) -> None:
@@ -82,7 +91,7 @@ class System:
         try:
             status = await release.run_once()
         finally:
-            await release.stop(_GRACE_S)
+            await release.stop(_RELEASE_GRACE_S)
         if status != 0:
             raise DevServerError(f"`{' '.join(self._commands['release'])}` ended with status {status}")
 

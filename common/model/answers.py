@@ -1,41 +1,46 @@
 """What the HTTP contract answers beside the bare resources."""
 
-from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
+
+from msgspec import Meta
 
 from common.errors import ErrorCode
-from common.model.messages import Conversation, Message, Run, Wire
+from common.model.messages import Conversation, Message, Run, Time, Wire
 
 T = TypeVar("T")
 
 
 class Page(Wire, Generic[T], kw_only=True):
-    """A piece of a list; `next_cursor` leads to the next one, null at the end."""
+    """A piece of a list."""
 
     data: list[T]
-    next_cursor: str | None = None
+    next_cursor: Annotated[str | None, Meta(description="Send it as `cursor` for the next piece; null at the end.")] = (
+        None
+    )
 
 
 class ConversationDetail(Conversation, kw_only=True):
-    """A conversation with its current messages (null when not asked for) and the run that keeps it busy."""
+    """A conversation with its messages. `activeRun` keeps it busy; `lastRun` is that one, else the newest: it shows the
+    `error` of a run that failed and the `partialText` of one that was cancelled."""
 
-    messages: list[Message] | None = None
+    messages: Annotated[list[Message] | None, Meta(description="The current ones; null when not asked for.")] = None
     active_run: Run | None = None
+    last_run: Run | None = None
 
 
 class Accepted(Wire, kw_only=True):
-    """A message that is stored; `run` and `stream_url` are null when it started none."""
+    """A message that is stored; `run` and `streamUrl` are null when it started none."""
 
     message: Message
     run: Run | None = None
-    stream_url: str | None = None
+    stream_url: Annotated[str | None, Meta(description="The path of the run's stream.")] = None
 
 
 class Ticket(Wire, kw_only=True):
-    """Opens one stream without headers. First use before `expires_at`; reconnects until the token's own end."""
+    """Opens one stream without headers. First use before `expiresAt`; reconnects until the token's own end."""
 
-    ticket: str
-    expires_at: datetime
+    ticket: Annotated[str, Meta(description="Goes into `?ticket=` of just this stream.")]
+    expires_at: Time
 
 
 class Health(Wire, kw_only=True):

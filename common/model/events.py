@@ -3,10 +3,11 @@
 `type` comes first in the JSON; fields that are empty are left out, never null.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from common.model.messages import EventMessage, RunError, Usage
 from common.model.run_state import CancelReason, Effect, FinishReason, Outcome
@@ -19,7 +20,7 @@ class _Event(msgspec.Struct, rename="camel", tag_field="type", omit_defaults=Tru
 class Started(_Event, tag="started", kw_only=True, frozen=True):
     """Begins every attempt (`n = 1`). Clients replace what they have of this run with `messages`.
 
-    Beyond 1 MB the texts are left out: `message_ids` names the committed messages instead.
+    Beyond 1 MB the texts are left out: `messageIds` names the committed messages instead.
     """
 
     run_id: UUID
@@ -28,8 +29,8 @@ class Started(_Event, tag="started", kw_only=True, frozen=True):
     agent_id: UUID | None = None
     provider: str
     model: str
-    attempt: int
-    messages: list[EventMessage] | None = None
+    attempt: Annotated[int, Meta(description="The first half of the ids that follow.")]
+    messages: Annotated[list[EventMessage] | None, Meta(description="What this run has committed so far.")] = None
     message_ids: list[UUID] | None = None
 
 
@@ -50,7 +51,7 @@ class ToolCallDelta(_Event, tag="tool_call_delta", kw_only=True, frozen=True):
 
     tool_call_id: str
     name: str
-    delta: str
+    delta: Annotated[str, Meta(description="A piece of the JSON arguments.")]
 
 
 class ToolCall(_Event, tag="tool_call", kw_only=True, frozen=True):
@@ -63,36 +64,36 @@ class ToolCall(_Event, tag="tool_call", kw_only=True, frozen=True):
 
 
 class Step(_Event, tag="step", kw_only=True, frozen=True):
-    """A committed step: `message` overrides the tokens that led to it. `index` counts from 1."""
+    """A committed step: `message` overrides the tokens that led to it."""
 
-    index: int
+    index: Annotated[int, Meta(description="Counts from 1.")]
     message: EventMessage
     usage: Usage
 
 
 class ToolResult(_Event, tag="tool_result", kw_only=True, frozen=True):
-    """A committed result; `truncated` when the message holds more than the 64 KB sent here."""
+    """A committed result."""
 
     tool_call_id: str
     name: str
     result: str
     is_error: bool
     outcome: Outcome
-    truncated: bool | None = None
+    truncated: Annotated[bool | None, Meta(description="The message holds more than the 64 KB sent here.")] = None
 
 
 class Discarded(_Event, tag="discarded", kw_only=True, frozen=True):
     """Forget everything since the last `step` or `started`: the step is asked again."""
 
-    reason: str
+    reason: Annotated[str, Meta(description="Why, in one word; for logs.")]
 
 
 class Done(_Event, tag="done", kw_only=True, frozen=True):
-    """The run completed. `message_id` is its last assistant message."""
+    """The run completed. `messageId` is its last assistant message."""
 
     message_id: UUID | None = None
     usage: Usage
-    step_count: int
+    step_count: Annotated[int, Meta(description="Steps that were committed.")]
     finish_reason: FinishReason
 
 

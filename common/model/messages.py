@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from common.model.run_state import FinishReason, Outcome, RunErrorCode, RunState
 
 Role = Literal["user", "assistant", "tool", "system"]
+Time = Annotated[datetime, Meta(tz=True)]
 
 
 class Wire(msgspec.Struct, rename="camel", kw_only=True):
@@ -16,7 +18,7 @@ class Wire(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Usage(Wire, kw_only=True):
-    """Tokens. `input_tokens` includes the cached ones; `estimated` when the provider gave no figures."""
+    """Tokens. `inputTokens` includes the cached ones; `estimated` when the provider gave no figures."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -45,27 +47,37 @@ class ToolCallRequest(Wire, kw_only=True):
 
 
 class Message(Wire, kw_only=True):
-    """One message of a conversation. `outcome` and `is_error` belong to role `tool`."""
+    """One message of a conversation. `toolCallId`, `outcome` and `isError` belong to role `tool`; `toolCalls`,
+    `reasoning` and `usage` to role `assistant`."""
 
     id: UUID
     conversation_id: UUID
-    run_id: UUID | None = None
+    run_id: Annotated[
+        UUID | None, Meta(description="The run that wrote it; for a message that a client posted, null.")
+    ] = None
     role: Role
-    content: str
-    reasoning: str | None = None
+    content: Annotated[str, Meta(description="Its text as first written; an edit leaves it as it is.")]
+    reasoning: Annotated[str | None, Meta(description="The model's visible reasoning.")] = None
     tool_calls: list[ToolCallRequest] | None = None
-    tool_call_id: str | None = None
-    is_error: bool | None = None
+    tool_call_id: Annotated[str | None, Meta(description="Which call this is the result of.")] = None
+    is_error: Annotated[bool | None, Meta(description="Whether the result is an error.")] = None
     outcome: Outcome | None = None
     agent_id: UUID | None = None
     provider: str | None = None
     model: str | None = None
     usage: Usage | None = None
-    edited_content: str | None = None
-    edited_at: datetime | None = None
-    superseded_at: datetime | None = None
-    created_by: str | None = None
-    created_at: datetime
+    edited_content: Annotated[
+        str | None, Meta(description="The text that replaces `content` for models and readers, once it was edited.")
+    ] = None
+    edited_at: Time | None = None
+    superseded_at: Annotated[
+        Time | None,
+        Meta(description="When a regeneration replaced it; such a message is in no list but `superseded=true`."),
+    ] = None
+    created_by: Annotated[
+        str | None, Meta(description="The user (`sub` of the token) who posted it; null for what a run wrote.")
+    ] = None
+    created_at: Time
 
 
 class EventMessage(Message, omit_defaults=True, kw_only=True):
@@ -73,11 +85,11 @@ class EventMessage(Message, omit_defaults=True, kw_only=True):
 
 
 class AgentSettings(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Sampling settings; absent means the provider's default. `max_tokens` bounds one step's output."""
+    """Sampling settings; absent means the provider's default."""
 
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=10_000_000, description="Bounds one step's output.")] | None = None
     reasoning: Literal["none", "low", "medium", "high"] | None = None
 
 
@@ -86,15 +98,19 @@ class Agent(Wire, kw_only=True):
 
     id: UUID
     name: str
-    instructions: str | None = None
+    instructions: Annotated[str | None, Meta(description="The first part of the system prompt.")] = None
     provider: str | None = None
     model: str | None = None
-    tools: list[str] = msgspec.field(default_factory=list)
-    max_steps: int
+    tools: Annotated[list[str], Meta(description="Names of `GET /v1/tools`; the model sees no others.")] = (
+        msgspec.field(default_factory=list)
+    )
+    max_steps: Annotated[
+        int, Meta(description="How often the model may be asked in one run; then the run ends with `step_limit`.")
+    ]
     settings: AgentSettings
     created_by: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 class Conversation(Wire, kw_only=True):
@@ -102,16 +118,16 @@ class Conversation(Wire, kw_only=True):
 
     id: UUID
     title: str | None = None
-    agent_id: UUID | None = None
+    agent_id: Annotated[UUID | None, Meta(description="Used where the message names no other.")] = None
     provider: str | None = None
     model: str | None = None
-    system_prompt: str | None = None
-    pinned_at: datetime | None = None
-    archived_at: datetime | None = None
-    last_message_at: datetime | None = None
+    system_prompt: Annotated[str | None, Meta(description="Follows the agent's instructions.")] = None
+    pinned_at: Time | None = None
+    archived_at: Time | None = None
+    last_message_at: Annotated[Time | None, Meta(description="When its newest message was stored.")] = None
     created_by: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 class RunError(Wire, kw_only=True):
@@ -123,11 +139,11 @@ class RunError(Wire, kw_only=True):
 
 
 class Timings(Wire, kw_only=True):
-    """Milliseconds: until claimed, until the first token (both from creation), and until the end."""
+    """Milliseconds since the run was created."""
 
-    queued_ms: int | None = None
-    first_token_ms: int | None = None
-    total_ms: int | None = None
+    queued_ms: Annotated[int | None, Meta(description="Until a worker first took it.")] = None
+    first_token_ms: Annotated[int | None, Meta(description="Until the first token of its first step came.")] = None
+    total_ms: Annotated[int | None, Meta(description="Until its end.")] = None
 
 
 class Run(Wire, kw_only=True):
@@ -135,22 +151,27 @@ class Run(Wire, kw_only=True):
 
     id: UUID
     conversation_id: UUID
-    trigger_message_id: UUID
+    trigger_message_id: Annotated[UUID, Meta(description="The message that it answers.")]
     agent_id: UUID | None = None
     provider: str
     model: str
     state: RunState
-    attempt: int
-    step_count: int
+    attempt: Annotated[
+        int,
+        Meta(description="Rises each time that work on it begins anew; 0 before. The first half of event ids."),
+    ]
+    step_count: Annotated[int, Meta(description="Steps that are committed.")]
     finish_reason: FinishReason | None = None
     error: RunError | None = None
     usage: Usage
-    partial_text: str | None = None
+    partial_text: Annotated[
+        str | None, Meta(description="What the unfinished step had said when the run was cancelled; in no message.")
+    ] = None
     timings: Timings
     created_by: str
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Time
+    started_at: Time | None = None
+    finished_at: Time | None = None
 
 
 def for_event(message: Message) -> EventMessage:

@@ -11,12 +11,18 @@ from common.model.messages import AgentSettings
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Title = Annotated[str, Meta(max_length=200)]
-ProviderName = Annotated[str, Meta(min_length=1, max_length=40)]
-ModelName = Annotated[str, Meta(min_length=1, max_length=200)]
+ProviderName = Annotated[str, Meta(min_length=1, max_length=40, description="One of `GET /v1/models`.")]
+ModelName = Annotated[
+    str, Meta(min_length=1, max_length=200, description="The provider's name for it; need not be listed.")
+]
 ToolName = Annotated[str, Meta(min_length=1, max_length=64)]
-ToolNames = Annotated[list[ToolName], Meta(max_length=128)]
+ToolNames = Annotated[
+    list[ToolName], Meta(max_length=128, description="Of `GET /v1/tools`; the model sees no others. Empty: none.")
+]
 Content = Annotated[str, Meta(min_length=1)]
-StepLimit = Annotated[int, Meta(ge=1, le=100)]
+StepLimit = Annotated[
+    int, Meta(ge=1, le=100, description="How often the model may be asked in one run; then it ends with `step_limit`.")
+]
 
 DEFAULT_MAX_STEPS = 20
 
@@ -74,26 +80,37 @@ class ConversationChange(_Request, kw_only=True):
     provider: ProviderName | None | UnsetType = UNSET
     model: ModelName | None | UnsetType = UNSET
     system_prompt: str | None | UnsetType = UNSET
-    pinned: bool | None | UnsetType = UNSET
-    archived: bool | None | UnsetType = UNSET
+    pinned: Annotated[bool, Meta(description="Sets `pinnedAt`, or clears it.")] | None | UnsetType = UNSET
+    archived: Annotated[bool, Meta(description="Sets `archivedAt`, or clears it.")] | None | UnsetType = UNSET
 
 
 class NewMessage(_Request, kw_only=True):
     """`POST /v1/conversations/{id}/messages`. Only a user's message starts a run."""
 
     content: Content
-    role: Literal["user", "assistant", "system"] = "user"
-    agent_id: UUID | None = None
+    role: Annotated[
+        Literal["user", "assistant", "system"],
+        Meta(
+            description="Whose message it is. Only a user's starts a run; the others are stored for the model to read."
+        ),
+    ] = "user"
+    agent_id: Annotated[UUID | None, Meta(description="For this message's run; else the conversation's.")] = None
     provider: ProviderName | None = None
     model: ModelName | None = None
-    run: bool = True
-    if_busy: Literal["reject", "enqueue", "interrupt"] = "reject"
+    run: Annotated[bool, Meta(description="False: stores the message, and starts no run.")] = True
+    if_busy: Annotated[
+        Literal["reject", "enqueue", "interrupt"],
+        Meta(
+            description="While another run has not ended: `reject` answers 409, `enqueue` lets this one wait its turn, "
+            "`interrupt` cancels the others first."
+        ),
+    ] = "reject"
 
 
 class MessageEdit(_Request, kw_only=True):
     """`PUT /v1/conversations/{id}/messages/{messageId}`"""
 
-    content: Content
+    content: Annotated[Content, Meta(description="Becomes `editedContent`.")]
 
 
 class Regeneration(_Request, kw_only=True):
@@ -102,7 +119,10 @@ class Regeneration(_Request, kw_only=True):
     agent_id: UUID | None = None
     provider: ProviderName | None = None
     model: ModelName | None = None
-    if_busy: Literal["reject", "interrupt"] = "reject"
+    if_busy: Annotated[
+        Literal["reject", "interrupt"],
+        Meta(description="While a run has not ended: `reject` answers 409, `interrupt` cancels it first."),
+    ] = "reject"
 
 
 class NewTicket(_Request, kw_only=True):

@@ -4,7 +4,8 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """`waiting → queued → running → completed | failed | cancelled`; `paused` waits for a person or a client."""
+    """`waiting → queued → running → completed | failed | cancelled`; `paused` is reserved: no run is
+    in it yet."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -53,7 +54,8 @@ class CancelReason(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a crash in mid-call allows: see the classes in ARCHITECTURE.md. Undeclared means `at_most_once`."""
+    """What a crash in mid-call allows: `read` and `idempotent` run again, `at_most_once` (the default) never does.
+    `transactional` is reserved: no tool can declare it yet."""
 
     READ = "read"
     IDEMPOTENT = "idempotent"

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from common.model.messages import ToolCallRequest, Usage
-from common.model.run_state import Effect, FinishReason, Outcome
+from common.model.run_state import Effect, FinishReason
 
 
 class StepOutput(msgspec.Struct, kw_only=True, frozen=True):
@@ -41,6 +41,16 @@ class NewStep(msgspec.Struct, kw_only=True, frozen=True):
     first_token_age_s: float | None
 
 
+class CallEnd(msgspec.Struct, kw_only=True, frozen=True):
+    """A model call that made no step. `first_token_age_s` is in seconds, None when not a token came."""
+
+    model_call_id: UUID
+    state: Literal["failed", "cancelled"]
+    usage: Usage
+    error_code: str | None = None
+    first_token_age_s: float | None = None
+
+
 class LedgerCall(msgspec.Struct, kw_only=True, frozen=True):
     """A call of a committed step, as the ledger has it; `index` is its place among its step's."""
 
@@ -55,4 +65,3 @@ class LedgerCall(msgspec.Struct, kw_only=True, frozen=True):
     provider_call_id: str | None
     effect: Effect
     state: Literal["pending", "started", "finished"]
-    outcome: Outcome | None

@@ -40,7 +40,10 @@ class Offers(Wire, kw_only=True):
 
 
 async def upsert_offers(connection: "Pool | Connection", worker: str, offers: Offers) -> None:
-    """Replaces what `worker` offered before."""
+    """Replaces what `worker` offered before, and forgets workers that have been silent for a day."""
+    await connection.execute(
+        "delete from catalogue where worker <> $1 and seen_at < clock_timestamp() - interval '1 day'", worker
+    )
     await connection.execute(
         """
         insert into catalogue (worker, offers) values ($1, $2)
@@ -49,6 +52,11 @@ async def upsert_offers(connection: "Pool | Connection", worker: str, offers: Of
         worker,
         offers,
     )
+
+
+async def update_offers_left(connection: "Pool | Connection", worker: str) -> None:
+    """The worker leaves: any that stays, or comes, speaks for itself; until then its offers stand."""
+    await connection.execute("update catalogue set seen_at = seen_at - interval '60 seconds' where worker = $1", worker)
 
 
 async def select_offers(connection: "Pool | Connection") -> Offers:
@@ -63,15 +71,16 @@ async def select_offers(connection: "Pool | Connection") -> Offers:
     return _unite([msgspec.convert(row["offers"], Offers) for row in rows])
 
 
-async def select_is_offering(connection: "Pool | Connection", host: str) -> bool:
-    """Whether a worker on `host` has spoken within the last minute."""
+async def select_is_offering(connection: "Pool | Connection", host: str, within_s: float = 60) -> bool:
+    """Whether a worker on `host` has spoken within the last `within_s` seconds."""
     return bool(
         await connection.fetchval(
             """
             select exists (select from catalogue where split_part(worker, ':', 1) = $1
-                           and seen_at > clock_timestamp() - interval '60 seconds')
+                           and seen_at > clock_timestamp() - make_interval(secs => $2))
             """,
             host,
+            within_s,
         )
     )
 

@@ -1,14 +1,15 @@
 """Connections to Postgres, and the one way to a workspace's transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from common.config import ConfigError, Settings, redact_url
+from common.config import ConfigError, Settings
 
 Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -17,16 +18,26 @@ Row: TypeAlias = asyncpg.Record
 DATABASE_DOWN = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.QueryCanceledError,
     OSError,
     TimeoutError,
 )
-"""What a query raises when Postgres is gone, starting, stopping or out of places: try again later."""
+"""What a query raises when Postgres is gone, starting, stopping, failing over, out of places or too busy with
+somebody else's lock: try again later."""
+
+_IDLE_IN_TRANSACTION = "10s"
+_CLOSE_S = 5.0
 
 
 async def open_pool(settings: Settings, size: int | None = None) -> Pool:
@@ -41,7 +52,13 @@ async def open_pool(settings: Settings, size: int | None = None) -> Pool:
         max_size=size or settings.database_pool_size,
         statement_cache_size=settings.database_statement_cache,
         max_inactive_connection_lifetime=300,
-        server_settings={"application_name": "throughline", "timezone": "UTC", **role},
+        server_settings={
+            "application_name": "throughline",
+            "timezone": "UTC",
+            # A process that is stopped or cut off inside a transaction must not hold its locks for ever.
+            "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
+            **role,
+        },
         timeout=5,
         command_timeout=30,
         init=_init,
@@ -49,19 +66,35 @@ async def open_pool(settings: Settings, size: int | None = None) -> Pool:
     )
 
 
+async def close_pool(pool: Pool) -> None:
+    """Closes what is idle, and within seconds what is not: a query that hangs holds up nobody's end."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
 @asynccontextmanager
-async def workspace_transaction(pool: Pool, workspace_id: UUID) -> AsyncIterator[Connection]:
+async def workspace_transaction(
+    pool: Pool, workspace_id: UUID, *, lock_timeout_s: float | None = None
+) -> AsyncIterator[Connection]:
     """A transaction that sees `workspace_id` alone; commits on a clean exit, rolls back on any exception.
 
-    Raises ValueError for a value that its column cannot take: repeating that would not help.
+    Raises ValueError for a value that its column cannot take: repeating that would not help. With `lock_timeout_s`
+    it waits no longer for a lock, and raises one of DATABASE_DOWN.
     """
+    # One message for all; a UUID object and a number cannot carry SQL.
+    begin = f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'"
+    if lock_timeout_s is not None:
+        begin += f"; set local lock_timeout = {round(lock_timeout_s * 1000)}"
     async with pool.acquire() as connection:
-        # One message for both; a UUID object cannot carry SQL.
-        await connection.execute(f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'")
         try:
+            await connection.execute(begin)
             yield connection
         except BaseException as error:
-            if not connection.is_closed():
+            # What is reported is why it failed, not that a lost connection cannot be rolled back.
+            with suppress(*DATABASE_DOWN):
                 await connection.execute("rollback")
             if isinstance(error, asyncpg.DataError):
                 # asyncpg counts a value that does not fit its column among the errors of a lost connection.
@@ -75,24 +108,6 @@ async def check_alive(pool: Pool) -> None:
     """One round trip; raises one of DATABASE_DOWN."""
     async with pool.acquire(timeout=2) as connection:
         await connection.fetchval("select 1", timeout=2)
-
-
-def clean(text: str) -> str:
-    """Text that Postgres stores: NUL and lone surrogates, as models and tools may send them, become U+FFFD."""
-    if text.isascii():
-        return text.replace("\x00", "\ufffd")
-    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def clean_json(value: Any) -> Any:
-    """`value` with every string in it, keys too, as `clean` leaves it."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [clean_json(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(key): clean_json(item) for key, item in value.items()}
-    return value
 
 
 async def _init(connection: Connection) -> None:
@@ -120,17 +135,3 @@ async def _keep(_: Connection) -> None:
 
 def _encode_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-__all__ = [
-    "DATABASE_DOWN",
-    "Connection",
-    "Pool",
-    "Row",
-    "check_alive",
-    "clean",
-    "clean_json",
-    "open_pool",
-    "redact_url",
-    "workspace_transaction",
-]

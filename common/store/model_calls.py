@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-from common.ids import new_id
 from common.model.messages import Usage
 from common.store.database import Connection
 
@@ -10,20 +9,21 @@ from common.store.database import Connection
 async def insert_model_call(
     connection: Connection,
     *,
+    call_id: UUID,
     run_id: UUID,
     attempt: int,
     step: int,
     provider: str,
     model: str,
     input_tokens: int,
-) -> UUID:
-    """A call about to be made. `input_tokens` is an estimate, which stands if a crash cuts the call off."""
-    call_id = new_id()
+) -> None:
+    """A call about to be made; said twice, it is one. `input_tokens` is an estimate, which a crash leaves standing."""
     await connection.execute(
         """
         insert into model_calls (workspace_id, id, run_id, attempt, step, provider, model, state, input_tokens,
                                  estimated)
         values (current_workspace(), $1, $2, $3, $4, $5, $6, 'started', $7, true)
+        on conflict do nothing
         """,
         call_id,
         run_id,
@@ -33,7 +33,6 @@ async def insert_model_call(
         model,
         input_tokens,
     )
-    return call_id
 
 
 async def finish_model_call(
@@ -60,7 +59,7 @@ async def finish_model_call(
 
 
 async def close_crashed_calls(connection: Connection, run_id: UUID) -> None:
-    """Closes what an earlier attempt left `started`, with the estimate it began with."""
+    """Closes what was left `started` by an attempt that is over, with the estimate it began with."""
     await connection.execute(
         """
         update model_calls set state = 'crashed', finished_at = clock_timestamp()

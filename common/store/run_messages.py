@@ -1,16 +1,16 @@
 """What a run adds to its conversation: assistant and tool messages, and what the model reads of the rest."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from common.ids import new_id
+from common.model.clean import clean, clean_json
 from common.model.messages import Message, Role, ToolCallRequest
 from common.model.run_state import Outcome
 from common.model.steps import StepOutput
-from common.store.database import Connection, clean, clean_json
+from common.store.database import Connection
 from common.store.messages import MESSAGE_COLUMNS, read_message
 
 
@@ -34,10 +34,6 @@ async def insert_step_message(
 
     Positions behind it are reserved for the results of its calls, so that these keep the calls' order.
     """
-    calls = [
-        ToolCallRequest(tool_call_id=c.tool_call_id, name=clean(c.name), arguments=clean_json(c.arguments))
-        for c in output.tool_calls
-    ]
     row = await connection.fetchrow(
         f"""
         insert into messages (workspace_id, id, conversation_id, run_id, step, turn, position, role, content,
@@ -56,7 +52,7 @@ async def insert_step_message(
         step,
         clean(output.content),
         None if output.reasoning is None else clean(output.reasoning),
-        calls or None,
+        output.tool_calls or None,
         None if output.provider_data is None else clean_json(output.provider_data),
         output.usage,
         superseded,
@@ -152,13 +148,9 @@ async def select_history(connection: Connection, conversation_id: UUID, run_id: 
     ]
 
 
-async def update_last_message(connection: Connection, conversation_id: UUID, at: datetime | None = None) -> None:
-    """The conversation has moved; the caller holds its lock."""
-    await connection.execute(
-        """
-        update conversations set last_message_at = coalesce($2, clock_timestamp()), updated_at = clock_timestamp()
-        where id = $1
-        """,
-        conversation_id,
-        at,
+async def select_last_answer(connection: Connection, run_id: UUID) -> UUID | None:
+    """The run's last assistant message."""
+    found: UUID | None = await connection.fetchval(
+        "select id from messages where run_id = $1 and role = 'assistant' order by position desc limit 1", run_id
     )
+    return found

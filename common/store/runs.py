@@ -17,6 +17,11 @@ _COLUMNS = """
     error, usage, partial_text, created_by, created_at, started_at, first_token_at, finished_at
 """
 
+_OF_LIVING_CONVERSATION = """
+    exists (select from conversations c
+            where c.workspace_id = r.workspace_id and c.id = r.conversation_id and c.deleted_at is null)
+"""
+
 
 class NewRun(msgspec.Struct, kw_only=True):
     """What a run is made of: a snapshot, so that later edits of the agent do not reach it."""
@@ -121,20 +126,26 @@ async def select_runs(
     limit: int,
 ) -> list[Run]:
     """Newest first, of conversations that are not deleted; `before` is the (createdAt, id) of the last one seen."""
+    arguments: list[Any] = [limit]
+    conditions = []
+    # Only what is asked for stands in the query, so that its plan can use the index made for it.
+    wanted: list[tuple[str, tuple[Any, ...] | None]] = [
+        ("conversation_id = ${}", (conversation_id,) if conversation_id else None),
+        ("state = ${}", (state,) if state else None),
+        ("(created_at, id) < (${}, ${})", before),
+    ]
+    for condition, values in wanted:
+        if values is not None:
+            first = len(arguments) + 1
+            arguments.extend(values)
+            conditions.append(condition.format(*range(first, len(arguments) + 1)))
     rows = await connection.fetch(
         f"""
         select {_COLUMNS} from runs r
-        where ($1::uuid is null or conversation_id = $1) and ($2::text is null or state = $2)
-          and ($3::timestamptz is null or (created_at, id) < ($3, $4))
-          and exists (select from conversations c where c.workspace_id = r.workspace_id
-                      and c.id = r.conversation_id and c.deleted_at is null)
-        order by created_at desc, id desc limit $5
+        where {" and ".join([*conditions, _OF_LIVING_CONVERSATION])}
+        order by created_at desc, id desc limit $1
         """,
-        conversation_id,
-        state,
-        before[0] if before else None,
-        before[1] if before else None,
-        limit,
+        *arguments,
     )
     return [_read_run(row) for row in rows]
 
@@ -153,13 +164,14 @@ async def select_unfinished_runs(connection: Connection, conversation_id: UUID) 
 
 
 async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) -> RunSpec:
-    """What the owner of `attempt` runs. Raises LeaseLost when the run is no longer in that attempt."""
+    """What the owner of `attempt` runs, locked. Raises LeaseLost when the run is no longer in that attempt."""
     row = await connection.fetchrow(
         """
         select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
                tools, settings, max_steps, step_count, step_finish_reason, run_seconds,
                cancel_requested_at is not null as cancel_requested, created_by
         from runs where id = $1 and attempt = $2 and state = 'running'
+        for no key update
         """,
         run_id,
         attempt,
@@ -279,6 +291,19 @@ async def update_progress(
     )
 
 
+async def update_first_token(connection: Connection, run_id: UUID, age_s: float) -> None:
+    """The run's first token came `age_s` seconds ago, if none came before."""
+    await connection.execute(
+        """
+        update runs
+        set first_token_at = coalesce(first_token_at, clock_timestamp() - $2::float8 * interval '1 second')
+        where id = $1
+        """,
+        run_id,
+        age_s,
+    )
+
+
 async def update_open_tool_calls(connection: Connection, run_id: UUID, change: int) -> None:
     """Tool calls in flight: a crash while there are any makes the run a suspect."""
     await connection.execute(
@@ -287,20 +312,66 @@ async def update_open_tool_calls(connection: Connection, run_id: UUID, change: i
 
 
 async def hand_back(connection: Connection, run_id: UUID, attempt: int) -> bool:
-    """The owner lets go without a crash: the run is due again at once. Whether it was still ours."""
+    """The owner lets go without a crash: the run is due again at once. False when it was not ours any more.
+
+    May be repeated after a lost reply: a queued run in our attempt is the one that we handed back.
+    """
+    await connection.execute(
+        """
+        update runs
+        set state = 'queued', lease_owner = null, lease_until = null, open_tool_calls = 0,
+            available_at = clock_timestamp(),
+            run_seconds = run_seconds + extract(epoch from clock_timestamp() - claimed_at)
+        where id = $1 and attempt = $2 and state = 'running'
+        """,
+        run_id,
+        attempt,
+    )
     return bool(
         await connection.fetchval(
-            """
-            update runs
-            set state = 'queued', lease_owner = null, lease_until = null, open_tool_calls = 0,
-                available_at = clock_timestamp(),
-                run_seconds = run_seconds + extract(epoch from clock_timestamp() - claimed_at)
-            where id = $1 and attempt = $2 and state = 'running'
-            returning true
-            """,
-            run_id,
-            attempt,
+            "select true from runs where id = $1 and attempt = $2 and state = 'queued'", run_id, attempt
         )
+    )
+
+
+class RunToEnd(msgspec.Struct, kw_only=True, frozen=True):
+    """A run as `settle` finds it, locked. `terminal` is its end, if it has one; `expired` is None without a lease."""
+
+    conversation_id: UUID
+    state: RunState
+    attempt: int
+    step_count: int
+    cancel_requested: bool
+    cancel_reason: CancelReason | None
+    expired: bool | None
+    terminal: tuple[EventId, bytes] | None
+
+
+async def lock_run_to_end(connection: Connection, run_id: UUID) -> RunToEnd | None:
+    """The run, held until the transaction is over; its conversation is locked already."""
+    row = await connection.fetchrow(
+        """
+        select conversation_id, state, attempt, step_count, cancel_reason, terminal_attempt, terminal_n,
+               terminal_event, cancel_requested_at is not null as cancel_requested,
+               lease_until < clock_timestamp() as expired
+        from runs where id = $1 for no key update
+        """,
+        run_id,
+    )
+    if row is None:
+        return None
+    terminal = None
+    if row["terminal_event"] is not None:
+        terminal = (EventId(row["terminal_attempt"], row["terminal_n"]), row["terminal_event"].encode())
+    return RunToEnd(
+        conversation_id=row["conversation_id"],
+        state=RunState(row["state"]),
+        attempt=row["attempt"],
+        step_count=row["step_count"],
+        cancel_requested=row["cancel_requested"],
+        cancel_reason=row["cancel_reason"] and CancelReason(row["cancel_reason"]),
+        expired=row["expired"],
+        terminal=terminal,
     )
 
 
@@ -314,7 +385,8 @@ async def update_ended(
         set state = $2, finish_reason = $3, error = $4, partial_text = $5, usage = $6, attempt = $7,
             terminal_attempt = $7, terminal_n = $8, terminal_event = $9, finished_at = clock_timestamp(),
             lease_owner = null, lease_until = null, open_tool_calls = 0,
-            run_seconds = run_seconds + coalesce(extract(epoch from clock_timestamp() - claimed_at), 0)
+            run_seconds = run_seconds
+                + case when state = 'running' then extract(epoch from clock_timestamp() - claimed_at) else 0 end
         where id = $1
         """,
         run_id,
@@ -351,9 +423,7 @@ async def _select_one(connection: Connection, condition: str, *arguments: Any) -
     row = await connection.fetchrow(
         f"""
         select {_COLUMNS} from runs r
-        where {condition}
-          and exists (select from conversations c where c.workspace_id = r.workspace_id
-                      and c.id = r.conversation_id and c.deleted_at is null)
+        where {condition} and {_OF_LIVING_CONVERSATION}
         order by state in ('queued', 'running', 'paused') desc, created_at desc, id desc limit 1
         """,
         *arguments,

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
-from common.store.database import Connection, clean_json
+from common.store.database import Connection
 
-_COLUMNS = "id, run_id, message_id, step, index, name, arguments, invalid, provider_call_id, effect, state, outcome"
+_COLUMNS = "id, run_id, message_id, step, index, name, arguments, invalid, provider_call_id, effect, state"
 
 
 async def insert_tool_calls(connection: Connection, calls: list[LedgerCall]) -> None:
@@ -25,7 +25,7 @@ async def insert_tool_calls(connection: Connection, calls: list[LedgerCall]) -> 
                 call.step,
                 call.index,
                 call.name,
-                clean_json(call.arguments),
+                call.arguments,
                 call.invalid,
                 call.provider_call_id,
                 call.effect,
@@ -41,27 +41,22 @@ async def select_open_calls(connection: Connection, run_id: UUID) -> list[Ledger
         f"select {_COLUMNS} from tool_calls where run_id = $1 and state <> 'finished' order by step, index",
         run_id,
     )
-    return [
-        LedgerCall(
-            **{
-                **row,
-                "effect": Effect(row["effect"]),
-                "outcome": row["outcome"] and Outcome(row["outcome"]),
-            }
+    return [LedgerCall(**{**row, "effect": Effect(row["effect"])}) for row in rows]
+
+
+async def update_call_started(connection: Connection, call_id: str, attempt: int) -> bool:
+    """The call's effect may happen from here on. False when this attempt had said so before."""
+    return bool(
+        await connection.fetchval(
+            """
+            update tool_calls
+            set state = 'started', attempt = $2, started_at = coalesce(started_at, clock_timestamp())
+            where id = $1 and state <> 'finished' and attempt is distinct from $2
+            returning true
+            """,
+            call_id,
+            attempt,
         )
-        for row in rows
-    ]
-
-
-async def update_call_started(connection: Connection, call_id: str, attempt: int) -> None:
-    """The call's effect may happen from here on."""
-    await connection.execute(
-        """
-        update tool_calls set state = 'started', attempt = $2, started_at = coalesce(started_at, clock_timestamp())
-        where id = $1 and state <> 'finished'
-        """,
-        call_id,
-        attempt,
     )
 
 

@@ -17,6 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from common.config import load_settings
+from common.devserver.readiness import free_port, is_ready
+from common.store.catalogue import Offers, upsert_offers
+from common.store.database import open_pool
 from tests.support.dev_server import DevServer, dev_server, is_gone
 from tests.support.eventually import eventually
 from tests.support.servers import Servers
@@ -41,10 +45,22 @@ signal.signal(signal.SIGTERM, leave)
 http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Answer).serve_forever()
 """
 _WORKER = """
-import signal, sys
-if len(sys.argv) > 1:
+import asyncio, os, signal, socket, sys
+from common.config import load_settings
+from common.store.catalogue import Offers, upsert_offers
+from common.store.database import open_pool
+
+async def offer():
+    async with await open_pool(load_settings(), size=1) as pool:
+        await upsert_offers(pool, f"{socket.gethostname()}:{os.getpid()}:", Offers())
+
+if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: print("worker stays"))
+if "misconfigured" in sys.argv:
+    sys.exit(print("no good: FLAVOUR") or 2)
 print("worker is up")
+if "silent" not in sys.argv:
+    asyncio.run(offer())
 while True:
     signal.pause()
 """
@@ -102,11 +118,52 @@ async def test_dev_on_second_interrupt_kills_what_does_not_leave(data: Path, pro
     async with dev_server(data, "--procfile", str(procfile)) as dev:
         await dev.until_ready()
         dev.child.send(signal.SIGINT)
+        await dev.until_printed("stopping: waiting up to 5 s for current steps")
         await dev.until_printed("worker stays")
         dev.child.send(signal.SIGINT)
         started = time.monotonic()
         assert await dev.until_ended() == 0
         assert time.monotonic() - started < 10
+
+
+async def test_dev_says_how_long_its_own_workers_drain(data: Path, procfile: Path) -> None:
+    """WORKER_DRAIN_S is 5 for who waits at a terminal, unless it is set; each process and the message agree."""
+    for env, seconds in (({}, "5"), ({"WORKER_DRAIN_S": "2.5"}, "2.5")):
+        async with dev_server(data, "--procfile", str(procfile), env=env) as dev:
+            await dev.until_ready()
+            assert await _get(dev, "WORKER_DRAIN_S") == seconds
+            dev.child.send(signal.SIGTERM)
+            assert await dev.until_ended() == 0
+            assert f"waiting up to {seconds} s for current steps (WORKER_DRAIN_S); Ctrl-C again" in dev.output()
+
+
+async def test_dev_without_a_worker_that_speaks_is_not_ready(data: Path, procfile: Path) -> None:
+    """Neither a worker that is only alive makes it ready, nor one of an earlier start that was killed."""
+    async with dev_server(data, "--procfile", str(procfile)) as dev:
+        await dev.until_ready()
+        dev.child.send(signal.SIGKILL)
+    procfile.write_text(procfile.read_text().replace("worker.py", "worker.py silent"))
+    async with dev_server(data, "--port", str(free_port()), "--procfile", str(procfile)) as dev:
+        await dev.until_printed("worker is up")
+        environments = [process.environ() for process in dev.processes() if process.name().startswith("python")]
+        settings = load_settings(environments[0])
+        await eventually(lambda: is_ready("127.0.0.1", settings.port), 20)
+        async with await open_pool(settings, size=1) as pool:
+            before = await pool.fetchval("select count(*) from catalogue")
+            assert before == 1
+            assert "ready at" not in dev.output()
+            await upsert_offers(pool, f"{socket.gethostname()}:1:", Offers())
+        await dev.until_ready()
+
+
+async def test_dev_with_misconfigured_worker_ends_with_its_words(data: Path, procfile: Path) -> None:
+    """A process that ends with status 2 during the start ends everything: status 1, and its last line again."""
+    procfile.write_text(procfile.read_text().replace("worker.py", "worker.py misconfigured"))
+    async with dev_server(data, "--procfile", str(procfile)) as dev:
+        assert await dev.until_ended() == 1
+        assert dev.output().splitlines()[-1] == "throughline: worker.1 cannot start: no good: FLAVOUR"
+        assert "ready at" not in dev.output()
+        assert "database system is shut down" in (data / "postgres.log").read_text()
 
 
 async def test_dev_killed_leaves_no_process_behind(data: Path, procfile: Path) -> None:
@@ -171,12 +228,13 @@ async def test_dev_after_restart_has_its_data(data: Path, procfile: Path) -> Non
 
 
 async def test_dev_on_used_folder_is_refused(data: Path, procfile: Path) -> None:
-    """A second `dev` on the same folder says so and leaves the first one alone."""
+    """A second `dev` on the same folder says so, whatever its port, and leaves the first one alone."""
     async with dev_server(data, "--procfile", str(procfile)) as first:
         await first.until_ready()
-        async with dev_server(data, "--procfile", str(procfile)) as second:
-            assert await second.until_ended() == 1
-            assert f"another `throughline dev` uses {data}" in second.output()
+        for port in ("0", first.address.rpartition(":")[2]):
+            async with dev_server(data, "--port", port, "--procfile", str(procfile)) as second:
+                assert await second.until_ended() == 1
+                assert f"another `throughline dev` uses {data}" in second.output()
         assert await _can_query(await _get(first, "DATABASE_URL"))
 
 

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
+from common.devserver.errors import DevServerError
 from common.devserver.supervised import Supervised
 from tests.support.eventually import eventually
 
@@ -16,11 +18,23 @@ async def test_supervised_that_keeps_dying_waits_longer_each_time() -> None:
     """Half a second, then twice as long each time."""
     lines: list[str] = []
     process = _supervised(lines, "raise SystemExit(3)")
-    keeping = asyncio.create_task(process.keep_running())
+    keeping = asyncio.create_task(process.keep_running(is_starting=lambda: False))
     await eventually(lambda: len(lines) == 3, 10)
     await process.stop(1)
     await keeping
     assert lines == [f"ended with status 3; starting it again in {pause} s" for pause in ("0.5", "1", "2")]
+
+
+async def test_supervised_that_finds_a_bad_setting_at_the_start_is_given_up() -> None:
+    """Status 2 while the system starts is an error with the last line; later it is started again."""
+    lines: list[str] = []
+    process = _supervised(lines, "import sys\nprint('hello')\nprint('PORT is odd', file=sys.stderr)\nsys.exit(2)")
+    with pytest.raises(DevServerError, match="^web cannot start: PORT is odd$"):
+        await process.keep_running(is_starting=lambda: True)
+    keeping = asyncio.create_task(process.keep_running(is_starting=lambda: False))
+    await eventually(lambda: "ended with status 2; starting it again in 0.5 s" in lines)
+    await process.stop(1)
+    await keeping
 
 
 async def test_supervised_that_is_stopped_is_not_started_again() -> None:
@@ -28,7 +42,7 @@ async def test_supervised_that_is_stopped_is_not_started_again() -> None:
     lines: list[str] = []
     farewell = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit('bye'))\n"
     process = _supervised(lines, farewell + "print('up')\nsignal.pause()")
-    keeping = asyncio.create_task(process.keep_running())
+    keeping = asyncio.create_task(process.keep_running(is_starting=lambda: False))
     await eventually(lambda: lines == ["up"])
     await process.stop(5)
     await keeping

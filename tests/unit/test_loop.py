@@ -11,7 +11,7 @@ from common.ids import new_id
 from common.model.events import Discarded, Event, Reasoning, Token, ToolCallDelta
 from common.model.messages import AgentSettings, Usage
 from common.model.run_state import Effect, FinishReason
-from common.model.steps import LedgerCall, NewStep
+from common.model.steps import CallEnd, LedgerCall, NewStep
 from tests.support.scripted_provider import Script, ScriptedProvider, calls, says, thinks
 from worker.providers.base import Finish, HistoryMessage, ProviderError, TextDelta, UsageReport
 from worker.run.loop import Plan, run_loop
@@ -44,8 +44,8 @@ class NotedJournal:
         self.begun += 1
         return new_id()
 
-    async def end_model_call(self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None) -> None:
-        self.metered.append((state, usage, error_code))
+    async def end_model_call(self, end: CallEnd) -> None:
+        self.metered.append((end.state, end.usage, end.error_code))
 
     async def commit_step(self, step: NewStep) -> list[LedgerCall]:
         self.steps.append(step)
@@ -63,7 +63,6 @@ class NotedJournal:
                 provider_call_id=call.provider_call_id,
                 effect=call.effect,
                 state="pending",
-                outcome=None,
             )
             for index, call in enumerate(step.calls)
         ]

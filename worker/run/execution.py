@@ -55,8 +55,8 @@ class Execution:
         """Cancels the loop; the first reason counts, but for a lost lease, which overrides all."""
         if self._stop is None or why is Stop.LOST:
             self._stop = why
-            if self._body is not None:
-                self._body.cancel()
+        if self._body is not None:
+            self._body.cancel()  # again, when asked again: what swallowed the first one may let the next one pass
 
     def drain(self) -> None:
         """Hands the run back at the end of its current step."""
@@ -133,7 +133,7 @@ class Execution:
             open_calls=opening.open_calls,
             finish_reason=spec.step_finish_reason,
         )
-        runner = ToolRunner(tools, journal, spec, self._lease.attempt, settings.tool_timeout_s)
+        runner = ToolRunner(tools, journal, spec, lambda: self._lease.attempt, settings.tool_timeout_s)
         self._body = asyncio.create_task(
             run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"
         )

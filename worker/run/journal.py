@@ -13,13 +13,14 @@ from uuid import UUID
 import structlog
 
 from common.errors import LeaseLost
-from common.ids import EventId
+from common.ids import EventId, new_id
 from common.model import events
 from common.model.events import Event, Terminal
-from common.model.messages import EventMessage, Message, Usage, for_event
+from common.model.messages import EventMessage, Message, for_event
 from common.model.run_state import Outcome
-from common.model.steps import LedgerCall, NewStep, PlannedCall
-from common.settle import ClosedCall, RunOutcome, Settled, lock_conversation_of, settle_within
+from common.model.steps import CallEnd, LedgerCall, NewStep, PlannedCall
+from common.settle import ClosedCall, RunOutcome, Settled, settle_within
+from common.store.conversations import lock_conversation_of
 from common.store.database import DATABASE_DOWN, Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, finish_model_call, insert_model_call
 from common.store.run_messages import (
@@ -36,6 +37,7 @@ from common.store.runs import (
     hold_run,
     raise_attempt,
     select_run_spec,
+    update_first_token,
     update_open_tool_calls,
     update_progress,
 )
@@ -108,11 +110,13 @@ class Journal:
 
     async def begin_model_call(self, step: int, input_tokens: int) -> UUID:
         """Meters a request before it is made; `input_tokens` is an estimate."""
+        call_id = new_id()
 
-        async def write(connection: Connection) -> UUID:
+        async def write(connection: Connection) -> None:
             await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
-            return await insert_model_call(
+            await insert_model_call(
                 connection,
+                call_id=call_id,
                 run_id=self._spec.id,
                 attempt=self._lease.attempt,
                 step=step,
@@ -121,14 +125,17 @@ class Journal:
                 input_tokens=input_tokens,
             )
 
-        return await self._commit(write)
+        await self._commit(write)
+        return call_id
 
-    async def end_model_call(self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None) -> None:
-        """Meters a request that made no step: `failed` or `cancelled`."""
+    async def end_model_call(self, end: CallEnd) -> None:
+        """Meters a request that made no step."""
 
         async def write(connection: Connection) -> None:
             await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
-            await finish_model_call(connection, call_id, state, usage, error_code)
+            await finish_model_call(connection, end.model_call_id, end.state, end.usage, end.error_code)
+            if end.first_token_age_s is not None:
+                await update_first_token(connection, self._spec.id, end.first_token_age_s)
 
         await self._commit(write)
 
@@ -173,8 +180,8 @@ class Journal:
 
         async def write(connection: Connection) -> None:
             await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
-            await update_call_started(connection, call.id, self._lease.attempt)
-            await update_open_tool_calls(connection, self._spec.id, +1)
+            if await update_call_started(connection, call.id, self._lease.attempt):
+                await update_open_tool_calls(connection, self._spec.id, +1)
 
         await self._commit(write)
         await self._lease.active.wait()
@@ -282,6 +289,8 @@ async def _persistently(
             async with workspace_transaction(pool, lease.workspace_id) as connection:
                 result = await work(connection)
         except DATABASE_DOWN as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # it met the failure, and would be lost
             _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
@@ -305,5 +314,4 @@ def _ledger_call(call: PlannedCall, place: int, message: Message, step: NewStep)
         provider_call_id=call.provider_call_id,
         effect=call.effect,
         state="pending",
-        outcome=None,
     )

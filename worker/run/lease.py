@@ -6,11 +6,11 @@ effect, until a renewal succeeds or is refused.
 """
 
 import asyncio
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -72,11 +72,15 @@ class LeaseKeeper:
         self._heartbeat_s = settings.heartbeat_s
         self._lease_s = settings.lease_s
         self._leases: dict[UUID, Lease] = {}
+        self._singly: dict[Lease, asyncio.Task[None]] = {}
         self._ticked_at = time.monotonic()
 
     def hold(self, lease: Lease) -> None:
-        """Renews this lease from now on."""
+        """Renews this lease from now on; an older claim of the same run is lost."""
+        older = self._leases.get(lease.run_id)
         self._leases[lease.run_id] = lease
+        if older is not None:
+            older.on_lost()
 
     def drop(self, lease: Lease) -> None:
         """Renews it no longer; the run has been settled, handed back or lost."""
@@ -94,12 +98,17 @@ class LeaseKeeper:
             while True:
                 await asyncio.sleep(self._heartbeat_s)
                 if self._leases:
-                    await self._beat()
+                    try:
+                        await self._beat()
+                    except Exception:
+                        # A worker that stops beating loses all its runs; the next beat may succeed.
+                        _log.exception("heartbeat_broke")
         finally:
             stopped.set()
             ticking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ticking
+            for renewing in self._singly.values():
+                renewing.cancel()
+            await asyncio.wait({ticking, *self._singly.values()})
 
     async def _beat(self) -> None:
         leases = list(self._leases.values())
@@ -115,18 +124,18 @@ class LeaseKeeper:
         except DATABASE_DOWN as error:
             _log.warning("heartbeat_failed", error=type(error).__name__, runs=len(leases))
             return
-        missing = []
         for lease in leases:
             if lease.run_id in renewed:
                 lease.renewed(sent_at)
                 if renewed[lease.run_id]:
                     lease.on_cancel()
-            else:
-                missing.append(lease)
-        await asyncio.gather(*(self._renew_singly(lease) for lease in missing))
+            elif lease not in self._singly:
+                renewing = asyncio.create_task(self._renew_singly(lease))
+                self._singly[lease] = renewing
+                renewing.add_done_callback(partial(self._renewed_singly, lease))
 
     async def _renew_singly(self, lease: Lease) -> None:
-        """A row that was locked was skipped: wait for it before concluding anything."""
+        """A row that was locked was skipped: wait for it before concluding anything. The next beat does not wait."""
         sent_at = time.monotonic()
         claim = [(lease.run_id, lease.claimed_attempt)]
         try:
@@ -139,6 +148,9 @@ class LeaseKeeper:
                 lease.on_cancel()
         elif self._leases.get(lease.run_id) is lease:
             lease.on_lost()
+
+    def _renewed_singly(self, lease: Lease, _: asyncio.Task[None]) -> None:
+        self._singly.pop(lease, None)
 
     async def _tick(self) -> None:
         while True:

@@ -3,12 +3,12 @@
 It knows a provider, tools and a journal; no SQL, no Redis, no HTTP.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
+from common.model.clean import clean, clean_json
 from common.model.events import Event
 from common.model.messages import AgentSettings, ToolCallRequest, Usage
 from common.model.run_state import Effect, FinishReason
@@ -107,27 +107,28 @@ def _new_step(turn: Turn, index: int, tools: Mapping[str, Tool]) -> NewStep:
         index=index,
         model_call_id=turn.model_call_id,
         output=StepOutput(
-            content=turn.text,
-            reasoning=turn.reasoning or None,
+            content=turn.text.joined,
+            reasoning=turn.reasoning.joined or None,
             tool_calls=[ToolCallRequest(tool_call_id=c.id, name=c.name, arguments=c.arguments) for c in calls],
             provider_data=turn.provider_data,
             usage=turn.usage or Usage(estimated=True),
         ),
         calls=calls,
         finish_reason=None if calls else end,
-        first_token_age_s=None if turn.first_token_at is None else time.monotonic() - turn.first_token_at,
+        first_token_age_s=turn.first_token_age_s,
     )
 
 
 def _planned(call: TurnCall, tools: Mapping[str, Tool]) -> PlannedCall:
-    arguments, invalid = _read_arguments(call.text)
+    """The call, cleaned once, so that event, ledger and history say the same."""
+    arguments, invalid = _read_arguments(call.text.joined)
     tool = tools.get(call.name)
     return PlannedCall(
         id=call.id,
-        name=call.name,
+        name=clean(call.name),
         arguments=arguments,
-        invalid=invalid,
-        provider_call_id=call.provider_call_id,
+        invalid=None if invalid is None else clean(invalid),
+        provider_call_id=None if call.provider_call_id is None else clean(call.provider_call_id),
         effect=Effect.READ if tool is None else tool.effect,
     )
 
@@ -136,8 +137,8 @@ def _read_arguments(text: str) -> tuple[dict[str, Any], str | None]:
     """The call's arguments; `{}` and what is wrong with them when they are no JSON object. No text means none."""
     try:
         arguments = msgspec.json.decode(text) if text.strip() else {}
-    except msgspec.DecodeError as error:
+        if not isinstance(arguments, dict):
+            return {}, f"The arguments must be a JSON object: {text[:_EXCERPT]}"
+        return clean_json(arguments), None
+    except (RecursionError, ValueError) as error:  # msgspec's DecodeError is a ValueError
         return {}, f"The arguments are not valid JSON ({error}): {text[:_EXCERPT]}"
-    if not isinstance(arguments, dict):
-        return {}, f"The arguments must be a JSON object: {text[:_EXCERPT]}"
-    return arguments, None

@@ -5,9 +5,9 @@ from collections import deque
 import msgspec
 
 from common.eventlog.publication import MAX_BATCH_BYTES
+from common.model.clean import clean_json
 from common.model.events import Event, ToolResult, decode_event, encode_event
 from common.model.messages import EventMessage
-from common.store.database import clean_json
 from worker.run.pieces import take_joined
 
 MAX_RESULT_BYTES = 64 * 1024

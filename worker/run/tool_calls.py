@@ -1,7 +1,7 @@
 """Runs the calls of a step, in parallel, each by its effect class. A call always gets a result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from common.model.run_state import Effect, Outcome
@@ -24,7 +24,7 @@ class ToolRunner:
     """The tools that one run may use."""
 
     def __init__(
-        self, tools: Mapping[str, Tool], ledger: Ledger, spec: RunSpec, attempt: int, timeout_s: float
+        self, tools: Mapping[str, Tool], ledger: Ledger, spec: RunSpec, attempt: Callable[[], int], timeout_s: float
     ) -> None:
         self._tools = tools
         self._ledger = ledger
@@ -62,5 +62,5 @@ class ToolRunner:
             user=self._spec.created_by,
             tool_call_id=call.id,
             idempotency_key=idempotency_key(self._spec.id, call.id),
-            attempt=self._attempt,
+            attempt=self._attempt(),
         )

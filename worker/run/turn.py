@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,7 @@ import structlog
 from common.ids import new_tool_call_id
 from common.model.events import Discarded, Event, Reasoning, Token, ToolCallDelta
 from common.model.messages import Usage
+from common.model.steps import CallEnd
 from worker.providers.base import (
     Finish,
     HistoryMessage,
@@ -31,6 +32,9 @@ _log = structlog.get_logger(__name__)
 _BACKOFF_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 
+MAX_ANSWER_CHARACTERS = 5_000_000
+"""More than any model says at once. Each of text, reasoning and a call's arguments is bounded by it."""
+
 
 class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until the first event and between two, and how often a failed request is made again."""
@@ -40,26 +44,54 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
 
 
+class Text:
+    """Text that arrives in pieces; adding them up one by one would copy it all each time."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+
+    def add(self, piece: str) -> None:
+        """Appends a piece. Raises ProviderError when the whole is longer than a conversation keeps."""
+        self._pieces.append(piece)
+        self._length += len(piece)
+        if self._length > MAX_ANSWER_CHARACTERS:
+            raise ProviderError("rejected", f"the answer is longer than {MAX_ANSWER_CHARACTERS:,} characters")
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def joined(self) -> str:
+        """All of it."""
+        return "".join(self._pieces)
+
+
 class TurnCall(msgspec.Struct, kw_only=True):
     """A call as it streamed in; `id` was minted by us at its first piece."""
 
     id: str
     name: str
     provider_call_id: str | None
-    text: str = ""
+    text: Text = msgspec.field(default_factory=Text)
 
 
 class Turn(msgspec.Struct, kw_only=True):
     """What the model has said so far; whole once `stop` is there. `usage` is None until the provider reports."""
 
     model_call_id: UUID
-    text: str = ""
-    reasoning: str = ""
+    text: Text = msgspec.field(default_factory=Text)
+    reasoning: Text = msgspec.field(default_factory=Text)
     calls: list[TurnCall] = msgspec.field(default_factory=list)
     usage: Usage | None = None
     stop: StopReason | None = None
     provider_data: Any | None = None
     first_token_at: float | None = None
+
+    @property
+    def first_token_age_s(self) -> float | None:
+        """Seconds since the first token; None when none has come."""
+        return None if self.first_token_at is None else time.monotonic() - self.first_token_at
 
 
 class Meter(Protocol):
@@ -67,7 +99,7 @@ class Meter(Protocol):
 
     async def begin_model_call(self, step: int, input_tokens: int) -> UUID: ...
 
-    async def end_model_call(self, call_id: UUID, state: str, usage: Usage, error_code: str | None = None) -> None: ...
+    async def end_model_call(self, end: CallEnd) -> None: ...
 
 
 async def take_turn(
@@ -93,7 +125,7 @@ async def take_turn(
             turn.usage = turn.usage or _estimate(turn, input_tokens)
             return turn
         except ProviderError as error:
-            await meter.end_model_call(turn.model_call_id, "failed", _spent(turn, input_tokens), error.kind)
+            await meter.end_model_call(_end(turn, "failed", _spent(turn, input_tokens), error.kind))
             failures += 1
             if not error.retryable or failures > limits.retries:
                 raise
@@ -109,7 +141,7 @@ async def take_turn(
                 emit(Discarded(reason=error.kind))
             await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
-            await meter.end_model_call(turn.model_call_id, "cancelled", _estimate(turn, input_tokens))
+            await meter.end_model_call(_end(turn, "cancelled", _estimate(turn, input_tokens)))
             raise
 
 
@@ -128,10 +160,10 @@ async def _listen(
             async for event in stream:
                 match event:
                     case TextDelta(text):
-                        turn.text += text
+                        turn.text.add(text)
                         emit(Token(content=text))
                     case ReasoningDelta(text):
-                        turn.reasoning += text
+                        turn.reasoning.add(text)
                         emit(Reasoning(content=text))
                     case CallDelta():
                         _take_call_delta(event, turn, calls, emit)
@@ -197,8 +229,18 @@ def _take_call_delta(event: CallDelta, turn: Turn, calls: dict[int, TurnCall], e
         call = TurnCall(id=new_tool_call_id(), name=event.name or "", provider_call_id=event.provider_call_id)
         calls[event.index] = call
         turn.calls.append(call)
-    call.text += event.delta
+    call.text.add(event.delta)
     emit(ToolCallDelta(tool_call_id=call.id, name=call.name, delta=event.delta))
+
+
+def _end(turn: Turn, state: Literal["failed", "cancelled"], usage: Usage, error_code: str | None = None) -> CallEnd:
+    return CallEnd(
+        model_call_id=turn.model_call_id,
+        state=state,
+        usage=usage,
+        error_code=error_code,
+        first_token_age_s=turn.first_token_age_s,
+    )
 
 
 def _pause(error: ProviderError, failures: int) -> float:
