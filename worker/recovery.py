@@ -15,7 +15,7 @@ from common.settle import CancelledBy, Failed, RunOutcome, settle, tell_end
 from common.store.conversations import lock_conversation
 from common.store.database import DATABASE_DOWN, workspace_transaction
 from common.store.run_schedule import find_cancelled, find_promotable, sweep_expired
-from common.store.runs import promote_waiting
+from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
 from worker.run.resources import Resources
 

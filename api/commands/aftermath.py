@@ -12,7 +12,7 @@ from common.model.run_state import CancelReason, RunState
 from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Settled, settle_within, tell_end
 from common.store.database import Connection
-from common.store.runs import request_cancel
+from common.store.run_transitions import request_cancel
 
 _PATIENCE_S = 1.0
 

@@ -15,7 +15,8 @@ from common.model.run_state import CancelReason
 from common.store.conversations import lock_conversation
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import select_message, select_turn_opener, select_turns, update_superseded
-from common.store.runs import select_unfinished_runs, supersede_runs
+from common.store.run_transitions import supersede_runs
+from common.store.runs import select_unfinished_runs
 
 
 async def regenerate(

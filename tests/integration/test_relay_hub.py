@@ -15,7 +15,7 @@ from common.model.events import Token, encode_event
 from common.model.run_state import CancelReason
 from common.settle import CancelledBy, settle
 from common.store.database import Pool, workspace_transaction
-from common.store.runs import hand_back
+from common.store.run_transitions import hand_back
 from tests.support.eventually import eventually
 from tests.support.player import Player
 from tests.support.relay_reader import Reader

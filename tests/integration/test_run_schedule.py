@@ -17,7 +17,7 @@ from common.store.run_schedule import (
     renew_leases,
     sweep_expired,
 )
-from common.store.runs import raise_attempt, request_cancel
+from common.store.run_transitions import raise_attempt, request_cancel
 from tests.support.seed import Seeded, seed_run
 
 

@@ -12,7 +12,8 @@ from common.settle import CancelledBy, Completed, Failed, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_events import select_stored_end
 from common.store.run_schedule import claim_runs
-from common.store.runs import request_cancel, select_run
+from common.store.run_transitions import request_cancel
+from common.store.runs import select_run
 from tests.support.seed import Seeded, seed_run
 
 STOP = Completed(FinishReason.STOP)

@@ -10,7 +10,7 @@ from common.settle import CancelledBy, Completed, Settled, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_messages import insert_step_message
 from common.store.run_schedule import Claim, claim_runs
-from common.store.runs import hold_run
+from common.store.run_transitions import hold_run
 
 LEASE_S = 60
 

@@ -11,7 +11,7 @@ from common.model.run_state import FinishReason
 from common.settle import Completed, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_schedule import claim_runs
-from common.store.runs import raise_attempt
+from common.store.run_transitions import raise_attempt
 from tests.support.seed import seed_run
 
 

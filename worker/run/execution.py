@@ -11,7 +11,7 @@ from common.model.events import Started
 from common.model.messages import EventMessage
 from common.model.run_state import FinishReason, RunErrorCode
 from common.settle import CancelledBy, Completed, Failed, RunOutcome
-from common.store.runs import RunSpec
+from common.store.run_transitions import RunSpec
 from worker.providers.base import Provider, ProviderError
 from worker.run.journal import Journal, Opening, begin_attempt, open_attempt
 from worker.run.lease import Lease

@@ -31,7 +31,7 @@ from common.store.run_messages import (
     select_step_message,
     select_tool_message,
 )
-from common.store.runs import (
+from common.store.run_transitions import (
     RunSpec,
     hand_back,
     hold_run,

@@ -7,7 +7,7 @@ from typing import Protocol
 from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
 from common.settle import UNKNOWN_OUTCOME
-from common.store.runs import RunSpec
+from common.store.run_transitions import RunSpec
 from worker.tools.base import Tool, ToolContext, idempotency_key
 from worker.tools.execute import execute
 

@@ -27,6 +27,7 @@ from worker.providers.base import (
     UsageReport,
 )
 from worker.providers.base import ToolCallDelta as CallDelta
+from worker.run.patience import Patience
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = 0.5
@@ -154,7 +155,7 @@ async def _listen(
     provider: Provider, request: ModelRequest, turn: Turn, emit: Callable[[Event], None], limits: TurnLimits
 ) -> None:
     calls: dict[int, TurnCall] = {}
-    patience = _Patience(limits.first_token_s)
+    patience = Patience(limits.first_token_s)
     try:
         async with patience, aclosing(provider.stream(request)) as stream:
             async for event in stream:
@@ -180,47 +181,6 @@ async def _listen(
         raise ProviderError("timeout", f"the provider sent nothing for {patience.limit_s:g} s") from None
     if turn.stop is None:
         raise ProviderError("truncated", "the provider's stream ended early")
-
-
-class _Patience:
-    """Ends the block with TimeoutError once nothing has renewed it for `limit_s` seconds.
-
-    One timer for the whole stream, which looks at the clock when it fires: a timer per event costs a fifth of it.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        self._renewed_at = time.monotonic()
-        self._timeout = asyncio.timeout(None)
-        self._timer: asyncio.TimerHandle | None = None
-
-    def renew(self, limit_s: float) -> None:
-        """Something came; from here on `limit_s` seconds may pass."""
-        self._renewed_at = time.monotonic()
-        if limit_s != self.limit_s:
-            self.limit_s = limit_s
-            self._arm(limit_s)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._arm(self.limit_s)
-
-    async def __aexit__(self, *failure: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._timeout.__aexit__(*failure)
-
-    def _arm(self, after_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(after_s, self._look)
-
-    def _look(self) -> None:
-        left_s = self.limit_s - (time.monotonic() - self._renewed_at)
-        if left_s > 0:
-            self._arm(left_s)
-        else:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
 
 
 def _take_call_delta(event: CallDelta, turn: Turn, calls: dict[int, TurnCall], emit: Callable[[Event], None]) -> None:
