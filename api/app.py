@@ -83,6 +83,7 @@ def _cors(settings: Settings) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=list(settings.cors_origins),
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Workspace-Id"],
+        expose_headers=["Retry-After"],
         max_age=600,
     )
 

@@ -4,6 +4,7 @@ Litestar alone answers 500 to bad UTF-8 and to very deep JSON, and reads "1" whe
 (`request_max_body_size`) is kept: it counts what arrives, chunked or not.
 """
 
+import asyncio
 import re
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,8 @@ from api.errors import invalid
 from common.errors import ErrorCode, ThroughlineError
 
 MAX_DEPTH = 64
+BODY_S = 30.0
+"""How long a client may take to send a body."""
 
 # The closing quote is optional so that no text makes the search try again from inside a string.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -28,9 +31,15 @@ class JsonRequest(Request[Principal, Any, State]):
     """A request whose body has been decoded by its handler's own types before the handler sees it."""
 
     async def body(self) -> bytes:
-        """The bytes of the body. A client that leaves in its middle is at fault itself, though nobody reads that."""
+        """The bytes of the body. Raises `request_timeout` when they take longer than BODY_S.
+
+        A client that leaves in its middle is at fault itself, though nobody reads that.
+        """
         try:
-            return await super().body()
+            async with asyncio.timeout(BODY_S):
+                return await super().body()
+        except TimeoutError:
+            raise ThroughlineError(ErrorCode.REQUEST_TIMEOUT, f"The body was not here after {BODY_S:g} s.") from None
         except InternalServerException:
             raise invalid("body: it broke off") from None
 

@@ -26,6 +26,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.NO_RUN: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.REQUEST_TIMEOUT: 408,
     ErrorCode.CONVERSATION_BUSY: 409,
     ErrorCode.PAYLOAD_TOO_LARGE: 413,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
@@ -37,6 +38,7 @@ STATUS: dict[ErrorCode, int] = {
 
 _HEADERS: dict[ErrorCode, dict[str, str]] = {
     ErrorCode.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    ErrorCode.REQUEST_TIMEOUT: {"Connection": "close"},
     ErrorCode.UNAVAILABLE: {"Retry-After": "1"},
 }
 _OF_STATUS = {

@@ -82,7 +82,7 @@ def _operation(operation: Json) -> Json:
     description = " ".join(operation["description"].split())
     first_sentence = re.split(r"(?<=\.)\s", description, maxsplit=1)[0]
     parameters = [{**given, "schema": _without_null(given["schema"])} for given in operation.get("parameters", [])]
-    responses = {status: _response(response) for status, response in operation["responses"].items()}
+    responses = {status: _response(response) for status, response in sorted(operation["responses"].items())}
     return {
         **operation,
         "summary": first_sentence,
@@ -120,7 +120,19 @@ def _described(schema: Json) -> Json:
     described = {name: part for name, part in schema.items() if name != "title"}
     if "description" in schema:
         described["description"] = " ".join(cleandoc(schema["description"]).split())
+    if "properties" in schema:
+        described["properties"] = {name: _lifted(of) for name, of in schema["properties"].items()}
     return {"type": "string", **described} if "enum" in schema else described
+
+
+def _lifted(schema: Json) -> Json:
+    """A description of the part that is not null, as one of the whole."""
+    for part in schema.get("anyOf", []):
+        if "description" in part and "description" not in schema:
+            bare = {word: said for word, said in part.items() if word != "description"}
+            parts = [bare if other is part else other for other in schema["anyOf"]]
+            return {"description": part["description"], **schema, "anyOf": parts}
+    return schema
 
 
 def _full(schema: Json) -> Json:

@@ -27,11 +27,11 @@ section { border-color: #444; } .rule, .where { color: #999; } }
 """
 _RULES = {
     "format": "{}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "maxItems": "at most {} items",
+    "minLength": "length from {}",
+    "maxLength": "length to {}",
+    "minimum": "from {}",
+    "maximum": "to {}",
+    "maxItems": "to {} items",
 }
 
 

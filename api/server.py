@@ -6,21 +6,141 @@ from types import FrameType
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api.body import BODY_S
 from api.relay.hub import Hub
 from api.relay.sse import ABORT_EXTENSION
 
 _DRAIN_S = 5
 _BACKLOG = 2048
 
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_HEADERS = 100
+_MAX_WAITING = 32
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _TooMuch(Exception):
+    """A request's head, or the requests of a connection that wait, are beyond their limit."""
+
 
 class AbortableProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose requests may break their connection: ASGI itself knows only clean ends."""
+    """HTTP/1.1 whose requests may break their connection: ASGI itself knows only clean ends.
+
+    It also holds what a client may make the server keep within limits, which uvicorn does not: the size of a
+    request's head, how many requests wait behind one, and how long the rest of one may take.
+    """
+
+    _running: RequestResponseCycle | None = None
+    _head_bytes = 0
+    _unparsed_bytes = 0  # Received since the parser last told something; most may be part of a body.
+    _whole = True
+    _deaf = False
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_deadline()
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells only the request that came last, which may wait behind this one.
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._unparsed_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._has_large_head():
+            self.send_400_response("")
+        elif self._deadline is None and not (self._whole and self._is_answering()):
+            self._start_deadline()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {ABORT_EXTENSION: self.transport.abort}  # type: ignore[dict-item]
+        self._head_bytes = self._unparsed_bytes = 0
+        self._whole = False
+        self._stop_deadline()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of a trailer too, which uvicorn keeps like a header. The parser leaves the space after a value in it."""
+        super().on_header(name, value.rstrip(b" \t"))
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if len(self.pipeline) > _MAX_WAITING:
+            raise _TooMuch
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._unparsed_bytes = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._whole = True
+        self._stop_deadline()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what cannot be parsed, which _TooMuch counts as, and closes the connection."""
+        if self._is_answering():
+            self.transport.abort()  # Within an answer there is no place for another one.
+        elif self._has_large_head():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nobody has to be warned: the answer is that of HTTP/1.1, and the last one of this connection.
+
+        The parser takes what follows, even the request's body, for the other protocol's.
+        """
+        self.cycle.keep_alive = False
+        self._deaf = True
+
+    def _count(self, size: int) -> None:
+        self._unparsed_bytes = 0
+        self._head_bytes += size
+        if self._has_large_head():
+            raise _TooMuch
+
+    def _has_large_head(self) -> bool:
+        return self._head_bytes + self._unparsed_bytes > _MAX_HEAD_BYTES or len(self.headers or ()) > _MAX_HEADERS
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(BODY_S, self._end_wait)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end_wait(self) -> None:
+        if self._is_answering():
+            self._start_deadline()  # Who needs the body answers 408; an answer that needs none goes on.
+        else:
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -37,6 +157,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 http=AbortableProtocol,
+                ws="none",
                 loop="uvloop",
                 lifespan="off",  # uvicorn only logs what goes wrong there; `serve` raises it.
                 log_config=None,

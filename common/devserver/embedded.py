@@ -34,7 +34,7 @@ class EmbeddedServers:
         # The servers inherit this one: it is free once the last of them has ended.
         self._servers_lock = os.open(self._data / "servers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._locked = False
-        self._sockets = _sockets_folder(self._data)
+        self._sockets = sockets_folder(self._data)
         fds = (self._servers_lock,)
         self.postgres = Postgres(
             find_postgres(),
@@ -126,7 +126,7 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _sockets_folder(data: Path) -> Path:
+def sockets_folder(data: Path) -> Path:
     """Short, since a socket's path has at most 103 bytes, and the same for each start with this data."""
     digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:10]
     return Path(tempfile.gettempdir()) / f"throughline-{os.geteuid()}-{digest}"

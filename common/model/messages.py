@@ -53,7 +53,7 @@ class Message(Wire, kw_only=True):
     id: UUID
     conversation_id: UUID
     run_id: Annotated[
-        UUID | None, Meta(description="The run that wrote it; for a message that a client posted, null.")
+        UUID | None, Meta(description="The run that wrote it; none for a message that a client posted.")
     ] = None
     role: Role
     content: Annotated[str, Meta(description="Its text as first written; an edit leaves it as it is.")]
@@ -75,7 +75,7 @@ class Message(Wire, kw_only=True):
         Meta(description="When a regeneration replaced it; such a message is in no list but `superseded=true`."),
     ] = None
     created_by: Annotated[
-        str | None, Meta(description="The user (`sub` of the token) who posted it; null for what a run wrote.")
+        str | None, Meta(description="The user (`sub` of the token) who posted it; none for what a run wrote.")
     ] = None
     created_at: Time
 

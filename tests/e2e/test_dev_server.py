@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from common.config import load_settings
-from common.devserver.readiness import free_port, is_ready
+from common.devserver.readiness import is_ready
 from common.store.catalogue import Offers, upsert_offers
-from common.store.database import open_pool
+from common.store.database import Pool, open_pool
 from tests.support.dev_server import DevServer, dev_server, is_gone
 from tests.support.eventually import eventually
 from tests.support.servers import Servers
@@ -92,7 +92,7 @@ async def test_dev_on_empty_folder_runs_everything(data: Path, procfile: Path) -
         await dev.until_ready()
         output = dev.output()
         assert "applied 0001_agents_conversations_runs.sql" in output
-        assert output.count("worker is up") == 2
+        await eventually(lambda: dev.output().count("worker is up") == 2)
         assert f"curl -N {dev.address}/v1/conversations/$CONVERSATION/messages" in output
         assert await _get(dev, "THROUGHLINE_ENV") == "development"
         assert (data / "secret").stat().st_mode & 0o777 == 0o600
@@ -143,14 +143,16 @@ async def test_dev_without_a_worker_that_speaks_is_not_ready(data: Path, procfil
         await dev.until_ready()
         dev.child.send(signal.SIGKILL)
     procfile.write_text(procfile.read_text().replace("worker.py", "worker.py silent"))
-    async with dev_server(data, "--port", str(free_port()), "--procfile", str(procfile)) as dev:
+    async with dev_server(data, "--procfile", str(procfile)) as dev:
         await dev.until_printed("worker is up")
         environments = [process.environ() for process in dev.processes() if process.name().startswith("python")]
         settings = load_settings(environments[0])
         await eventually(lambda: is_ready("127.0.0.1", settings.port), 20)
         async with await open_pool(settings, size=1) as pool:
-            before = await pool.fetchval("select count(*) from catalogue")
-            assert before == 1
+            assert await pool.fetchval("select count(*) from catalogue") == 1
+            sessions = await _sessions(pool)
+            # Each look into the catalogue is a session of its own.
+            await eventually(lambda: _more_sessions(pool, sessions + 3), 20)
             assert "ready at" not in dev.output()
             await upsert_offers(pool, f"{socket.gethostname()}:1:", Offers())
         await dev.until_ready()
@@ -300,6 +302,15 @@ async def _can_query(url: str) -> bool:
         return bool(await connection.fetchval("select true"))
     finally:
         await connection.close()
+
+
+async def _more_sessions(pool: Pool, count: int) -> bool:
+    return await _sessions(pool) >= count
+
+
+async def _sessions(pool: Pool) -> int:
+    """How many sessions this database has seen."""
+    return int(await pool.fetchval("select sessions from pg_stat_database where datname = current_database()"))
 
 
 async def _valkey(url: str, command: bytes) -> bytes:

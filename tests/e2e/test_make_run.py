@@ -1,9 +1,12 @@
 """The first minute: what `throughline dev` prints works when it is pasted, on the real API and worker."""
 
+import asyncio
 import json
 import re
+import shutil
 import signal
 import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ from common.devserver.child import Child, spawn
 from tests.support.dev_server import DevServer, dev_server, is_gone
 from tests.support.eventually import eventually
 
+_ROOT = Path(__file__).resolve().parents[2]
 _QUESTION = "Every word of this sentence comes back as an event of its own."
 _ANSWER = f"Echo from agent: {_QUESTION}"
 
@@ -79,6 +83,38 @@ async def test_dev_after_restart_has_its_conversations() -> None:
             await second.until_ready()
             [conversation] = await _list_conversations(second)
             assert conversation["title"] == "kept"
+
+
+async def test_dev_with_absent_tools_module_ends_with_the_workers_words() -> None:
+    """It never says that it is ready: it ends with status 1, and the last line says what to mend."""
+    with tempfile.TemporaryDirectory(prefix="throughline-e2e-") as folder:
+        Path(folder).chmod(0o755)
+        async with dev_server(Path(folder) / "data", env={"TOOLS_MODULE": "no.such.module"}) as server:
+            assert await server.until_ended() == 1
+            last_line = server.output().splitlines()[-1]
+            assert last_line.startswith("throughline: worker.1 cannot start: throughline worker: TOOLS_MODULE:")
+            assert "No module named" in last_line
+            assert "ready at" not in server.output()
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("no-such-python", "no-such-python: command not found; name a Python of 3.11 or newer"),
+        ("false", "Python 3.11 or newer is needed"),
+    ],
+)
+async def test_make_with_a_python_that_cannot_serve_says_so(tmp_path: Path, python: str, message: str) -> None:
+    """A command that is not there is told from a Python that is too old; nothing is installed."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(_ROOT / name, tmp_path)
+    make = await asyncio.create_subprocess_exec(
+        "make", "run", f"PYTHON={python}", cwd=tmp_path, stdout=PIPE, stderr=PIPE
+    )
+    _, errors = await make.communicate()
+    assert make.returncode == 2
+    assert message in errors.decode()
+    assert not (tmp_path / ".venv").exists()
 
 
 def _printed_commands(dev: DevServer) -> tuple[str, str]:

@@ -47,6 +47,25 @@ async def test_conversation_is_read_with_its_messages_and_active_run(client: htt
     assert found["lastMessageAt"] is not None
 
 
+async def test_conversation_shows_its_last_run(client: httpx.AsyncClient, pool: Pool) -> None:
+    """Null before the first run; then the active one, and once all have ended the newest, with how it ended."""
+    path = f"/v1/conversations/{await make_conversation(client)}"
+    assert (await client.get(path)).json()["lastRun"] is None
+
+    await post_message(client, path.rpartition("/")[2], "one")
+    await answer(pool, "two")
+    second = (await post_message(client, path.rpartition("/")[2], "three"))["run"]
+    third = (await post_message(client, path.rpartition("/")[2], "four", ifBusy="enqueue"))["run"]
+    busy = (await client.get(path)).json()
+    await client.post(f"/v1/runs/{third['id']}/cancel")
+    await client.post(f"/v1/runs/{second['id']}/cancel")
+    idle = (await client.get(path)).json()
+
+    assert busy["lastRun"] == busy["activeRun"] == second
+    assert idle["activeRun"] is None
+    assert (idle["lastRun"]["id"], idle["lastRun"]["state"]) == (third["id"], "cancelled")
+
+
 async def test_conversation_without_messages_when_not_asked_for(client: httpx.AsyncClient) -> None:
     """`?messages=false` leaves them out: null, not empty."""
     conversation_id = await make_conversation(client)

@@ -1,10 +1,25 @@
 """The OpenAPI document and its page."""
 
 import re
+from typing import Any, get_args
+
+import httpx
+import msgspec
+import pytest
 
 from api.errors import STATUS
 from common.errors import ErrorCode
-from tests.support.api_client import LiveApi
+from common.model.events import Event
+from common.store.database import Pool
+from tests.support.api_client import LiveApi, make_conversation, post_message
+from tests.support.hand_worker import answer
+
+
+@pytest.fixture
+async def document(api: LiveApi) -> Any:
+    """The OpenAPI document as it is served."""
+    nobody = await api.client()
+    return (await nobody.get("/schema/openapi.json")).json()
 
 
 async def test_document_lists_routes_shapes_and_error_codes(api: LiveApi) -> None:
@@ -50,8 +65,87 @@ async def test_reference_page_loads_nothing_from_elsewhere(api: LiveApi) -> None
 
     assert page.headers["content-type"].startswith("text/html")
     assert "/v1/conversations/{conversation_id}/messages" in page.text
-    assert re.findall(r"""(?:src|href)=["']?([^"'> ]+)""", page.text)[0] == "/schema/openapi.json"
+    links = set(re.findall(r"""(?:src|href)=["']?([^"'> ]+)""", page.text))
+    assert {link for link in links if not link.startswith("#")} == {"/schema/openapi.json", "data:,"}
     assert not re.search(r"//\w|<script|@import|url\(", page.text)
+
+
+async def test_reference_page_lists_its_contents(api: LiveApi) -> None:
+    """Every link within the page leads to a place in it, and every operation and shape is linked."""
+    nobody = await api.client()
+
+    page = (await nobody.get("/schema")).text
+
+    places = set(re.findall(r'<section id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) == places
+    assert {"postMessage", "NewMessage", "Event"} <= places
+    assert "`" not in page
+
+
+async def test_document_names_every_shape_it_refers_to(document: Any) -> None:
+    """No reference leads nowhere, no shape is left over, and the names are those of the contract."""
+    shapes = set(document["components"]["schemas"])
+
+    assert set(re.findall(r'#/components/schemas/([^"]+)"', msgspec.json.encode(document).decode())) == shapes
+    assert {name for name in shapes if not name.isalnum()} == set()
+    assert {"AgentPage", "ConversationDetail", "StepEvent", "EventMessage"} <= shapes
+
+
+async def test_document_says_which_operation_does_what(document: Any) -> None:
+    """Each operation has a name of its own and a sentence; no text leads into the source."""
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert {"listAgents", "postMessage", "streamRun"} <= set(names)
+    assert all(re.fullmatch(r"[A-Z].*\.", operation["summary"]) for operation in operations)
+    assert not re.search(r"\.(py|md|sql)\b", msgspec.json.encode(document).decode())
+
+
+async def test_document_requires_every_field_of_an_answer(document: Any, client: httpx.AsyncClient, pool: Pool) -> None:
+    """What an answer carries is what its shape requires, no more and no less."""
+    shapes = document["components"]["schemas"]
+    conversation_id = await make_conversation(client)
+    accepted = await post_message(client, conversation_id)
+    await answer(pool)
+    detail = (await client.get(f"/v1/conversations/{conversation_id}")).json()
+    agent = (await client.post("/v1/agents", json={"name": "A"})).json()
+    page = (await client.get("/v1/agents")).json()
+
+    for name, found in [
+        ("Accepted", accepted),
+        ("Run", accepted["run"]),
+        ("Timings", accepted["run"]["timings"]),
+        ("Message", detail["messages"][1]),
+        ("Usage", detail["messages"][1]["usage"]),
+        ("ConversationDetail", detail),
+        ("Agent", agent),
+        ("AgentPage", page),
+    ]:
+        assert set(shapes[name]["required"]) == set(shapes[name]["properties"]) == set(found), name
+    assert shapes["AgentSettings"]["required"] == []
+
+
+async def test_document_describes_the_events_of_streams(document: Any) -> None:
+    """Every stream refers to the union of all events, whose optional fields may be absent and are never null."""
+    shapes = document["components"]["schemas"]
+
+    streams = [
+        body["schema"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for media_type, body in operation["responses"].get("200", {}).get("content", {}).items()
+        if media_type == "text/event-stream"
+    ]
+    assert len(streams) == 4
+    assert all(stream["contentSchema"] == {"$ref": "#/components/schemas/Event"} for stream in streams)
+    kinds = {event.__struct_config__.tag for event in get_args(Event)}
+    assert set(shapes["Event"]["discriminator"]["mapping"]) == kinds
+    names = [part["$ref"].rpartition("/")[2] for part in shapes["Event"]["oneOf"]]
+    assert len(names) == len(kinds)
+    for name in [*names, "EventMessage"]:
+        assert b'"null"' not in msgspec.json.encode(shapes[name]["properties"]), name
+    assert set(shapes["EventMessage"]["required"]) < set(shapes["EventMessage"]["properties"])
 
 
 def test_every_error_code_has_a_status() -> None:

@@ -29,7 +29,7 @@ async def test_supervised_that_finds_a_bad_setting_at_the_start_is_given_up() ->
     """Status 2 while the system starts is an error with the last line; later it is started again."""
     lines: list[str] = []
     process = _supervised(lines, "import sys\nprint('hello')\nprint('PORT is odd', file=sys.stderr)\nsys.exit(2)")
-    with pytest.raises(DevServerError, match="^web cannot start: PORT is odd$"):
+    with pytest.raises(DevServerError, match=r"^web cannot start: PORT is odd$"):
         await process.keep_running(is_starting=lambda: True)
     keeping = asyncio.create_task(process.keep_running(is_starting=lambda: False))
     await eventually(lambda: "ended with status 2; starting it again in 0.5 s" in lines)

@@ -12,8 +12,10 @@ import asyncpg
 
 from common.devserver.embedded import EmbeddedServers
 from common.store.migrate import migrate
+from tests.support.stale import remove_stale_folders
 
 _TEMPLATE = "throughline_template"
+_PREFIX = "throughline-test-"
 
 
 class Servers:
@@ -63,7 +65,8 @@ class Servers:
 @asynccontextmanager
 async def running_servers(*, durable: bool = False, tcp: bool = False, migrated: bool = True) -> AsyncIterator[Servers]:
     """Servers of one's own. `durable`: what is committed survives their crash; `migrated`: with a template."""
-    folder = Path(tempfile.mkdtemp(prefix="throughline-test-"))
+    remove_stale_folders(_PREFIX)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     # Postgres may run as another user, who has to pass; its own folder inside stays closed.
     folder.chmod(0o755)
     embedded = EmbeddedServers(folder, durable=durable, tcp=tcp)
@@ -75,4 +78,5 @@ async def running_servers(*, durable: bool = False, tcp: bool = False, migrated:
         yield servers
     finally:
         await embedded.stop()
-        shutil.rmtree(folder)
+        # Another test process may take it for a stale one at this moment, and remove it as well.
+        shutil.rmtree(folder, ignore_errors=True)

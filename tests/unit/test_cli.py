@@ -1,5 +1,6 @@
 """The `throughline` command: tokens, and what it says to bad arguments."""
 
+import re
 import stat
 import time
 from pathlib import Path
@@ -109,6 +110,40 @@ def test_bad_arguments_end_with_usage(arguments: list[str], capsys: pytest.Captu
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert capsys.readouterr().err.startswith("usage: throughline")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dev", "--port", "http"], "argument --port: a port is a number from 0 to 65535, not 'http'"),
+        (["dev", "--workers", "-1"], "argument --workers: a whole number of at least 1, not '-1'"),
+        (["token", "--workspace", "mine"], "argument --workspace: a UUID, not 'mine'"),
+        (["token", "--hours", "long"], "argument --hours: a number above 0, not 'long'"),
+    ],
+)
+def test_bad_argument_is_told_what_it_must_be(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the argument, what it takes, and what it was given."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["dev", "token"])
+def test_help_explains_every_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No option of a command stands in the help without words of its own."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    # The words for a long option stand on the next line.
+    text = re.sub(r"\n {10,}", "  ", capsys.readouterr().out.partition("options:")[2])
+    options = [line for line in text.splitlines() if line.startswith("  -")]
+    assert len(options) > 4
+    for line in options:
+        assert re.fullmatch(r"  -\S.*?\S {2,}\w.*", line), line
 
 
 def test_migrate_without_database_names_the_variable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,26 +65,56 @@ def test_load_settings_of_compatible_providers_reads_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "message"),
     [
-        ("PORT", "eighty"),
-        ("PORT", "65536"),
-        ("PORT", "-1"),
-        ("LEASE_S", "0"),
-        ("DATABASE_POOL_SIZE", "0"),
-        ("WORKER_MAX_RUNS", "1.5"),
-        ("THROUGHLINE_ENV", "staging"),
-        ("LOG_LEVEL", "loud"),
-        ("COMPATIBLE_PROVIDERS", "not json"),
-        ("COMPATIBLE_PROVIDERS", '[{"name": "Not A Name", "baseUrl": "http://a"}]'),
-        ("COMPATIBLE_PROVIDERS", '[{"name": "local"}]'),
-        ("COMPATIBLE_PROVIDERS", '[{"name": "local", "baseUrl": "http://a", "key": "secret"}]'),
+        ("PORT", "eighty", " must be a whole number from 0 to 65535, not 'eighty'"),
+        ("PORT", "65536", " must be a whole number from 0 to 65535, not '65536'"),
+        ("PORT", "-1", " must be a whole number from 0 to 65535, not '-1'"),
+        ("LEASE_S", "abc", " must be a number above 0, not 'abc'"),
+        ("LEASE_S", "0", " must be a number above 0, not '0'"),
+        ("LEASE_S", "nan", " must be a number above 0, not 'nan'"),
+        ("RUN_DEADLINE_S", "inf", " must be a number above 0, not 'inf'"),
+        ("DATABASE_POOL_SIZE", "0", " must be a whole number of at least 1, not '0'"),
+        ("WORKER_MAX_RUNS", "1.5", " must be a whole number of at least 1, not '1.5'"),
+        ("THROUGHLINE_ENV", "staging", " must be one of development, production, not 'staging'"),
+        ("LOG_LEVEL", "loud", " must be one of debug, error, info, warning, not 'loud'"),
     ],
 )
-def test_load_settings_of_bad_value_names_the_variable(variable: str, value: str) -> None:
-    """What cannot be read is refused, and the message begins with the variable to mend."""
-    with pytest.raises(ConfigError, match=f"^{variable}"):
+def test_load_settings_of_bad_value_says_what_it_must_be(variable: str, value: str, message: str) -> None:
+    """What cannot be read is refused: the variable to mend, what it takes, what it was given."""
+    with pytest.raises(ConfigError) as caught:
         load_settings({variable: value})
+    assert str(caught.value) == f"{variable}{message}"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("not json", " must be a JSON array of objects; this is no JSON: "),
+        ("[{", " must be a JSON array of objects; this is no JSON: "),
+        ("{}", " must be a JSON array of objects: "),
+        ("[1]", ", entry 1: must be an object, not a number"),
+        (
+            '[{"name": "Not A Name", "baseUrl": "http://a"}]',
+            ", entry 1: name must be a lower case letter, then up to 39 of a-z 0-9 _ -",
+        ),
+        ('[{"name": "a", "baseUrl": "http://a"}, {"name": "b"}]', ", entry 2: baseUrl is missing"),
+        ('[{"name": "a", "baseUrl": "http://a", "key": "x"}]', ", entry 1: key is not known"),
+        ('[{"name": "a", "baseUrl": "http://a", "models": [1]}]', ", entry 1: models[0] must be text, not a number"),
+    ],
+)
+def test_load_settings_of_bad_provider_points_at_the_place(value: str, message: str) -> None:
+    """A malformed array is told from an entry of it, which is told by its number and its field."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"COMPATIBLE_PROVIDERS": value})
+    assert str(caught.value).startswith(f"COMPATIBLE_PROVIDERS{message}")
+
+
+@pytest.mark.parametrize("name", [name for name, default in _FIELDS.items() if isinstance(default, int | float)])
+def test_load_settings_of_word_for_any_number_asks_for_a_number(name: str) -> None:
+    """Every number's message has the same words."""
+    with pytest.raises(ConfigError, match=rf"^{name.upper()} must be a (whole )?number .*, not 'many'$"):
+        load_settings({name.upper(): "many"})
 
 
 @pytest.mark.parametrize(("heartbeat", "lease"), [("3", "6"), ("10", "10")])

@@ -1,0 +1,37 @@
+"""What the documentation shows is what is there."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from common.model.events import Event, decode_event
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PAGES = [_ROOT / "README.md", _ROOT / "ARCHITECTURE.md", *sorted((_ROOT / "docs").glob("*.md"))]
+
+
+def test_readme_shows_the_browser_example_as_it_is() -> None:
+    """The page in the README is the file, byte for byte."""
+    [shown] = re.findall(r"```html\n(.*?)```", (_ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert shown == (_ROOT / "docs/examples/browser.html").read_text("utf-8")
+
+
+def test_stream_page_gives_a_true_example_of_every_event() -> None:
+    """Each example in docs/stream.md is an event, and none of the types is left out."""
+    text = (_ROOT / "docs/stream.md").read_text("utf-8")
+    examples = re.findall(r"^(\{\"type\".*\})$", text, re.MULTILINE)
+
+    events = [decode_event(example.encode()) for example in examples]
+
+    assert {type(event) for event in events} == set(Event.__args__)
+    for example, event in zip(examples, events, strict=True):
+        assert msgspec.json.decode(example) == msgspec.to_builtins(event), example
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_page_links_to_what_exists(page: Path) -> None:
+    """Every link to a file leads somewhere."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
