@@ -56,7 +56,7 @@ _log = structlog.get_logger(__name__)
 
 
 def not_found() -> ThroughlineError:
-    """The one 404 of all ids: the same for one that does not exist, and for one of another workspace."""
+    """The one 404 of all ids: the same for one that does not exist, is of another workspace, or is malformed."""
     return ThroughlineError(ErrorCode.NOT_FOUND, "There is nothing here by that name in this workspace.")
 
 
@@ -98,11 +98,25 @@ def _of_http(request: "Request[Any, Any, Any]", error: HTTPException) -> Through
         return ThroughlineError(ErrorCode.INTERNAL, "Something went wrong on our side.")
     code = _OF_STATUS.get(error.status_code, ErrorCode.INVALID_REQUEST)
     if code is ErrorCode.NOT_FOUND:
-        return ThroughlineError(code, "There is nothing at this path.")
+        return not_found() if _has_place_for_id(request) else ThroughlineError(code, "There is nothing at this path.")
     if code is ErrorCode.PAYLOAD_TOO_LARGE:
         limit = request.route_handler.resolve_request_max_body_size()
         return ThroughlineError(code, f"The body is larger than {limit} bytes.")
     return ThroughlineError(code, error.detail)
+
+
+def _has_place_for_id(request: "Request[Any, Any, Any]") -> bool:
+    """Whether the path is one of ours but for the ids in it, so that only these can be wrong."""
+    parts = request.scope["path"].strip("/").split("/")
+    return any(
+        len(route.path_components) == len(parts)
+        and all(
+            not isinstance(known, str) or known == part
+            for known, part in zip(route.path_components, parts, strict=True)
+        )
+        for route in request.app.routes
+        if route.path_parameters
+    )
 
 
 def _describe(request: "Request[Any, Any, Any]", error: ValidationException) -> str:

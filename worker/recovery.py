@@ -14,7 +14,7 @@ from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Failed, RunOutcome, settle, tell_end
 from common.store.conversations import lock_conversation
 from common.store.database import DATABASE_DOWN, workspace_transaction
-from common.store.run_schedule import find_cancelled, find_promotable, sweep_expired
+from common.store.run_schedule import Claim, find_cancelled, find_promotable, sweep_expired
 from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
 from worker.run.resources import Resources
@@ -39,27 +39,28 @@ async def take_due_runs(resources: Resources, runs: RunningRuns) -> None:
 async def sweep(resources: Resources) -> None:
     """Makes up for what others have left undone, until cancelled.
 
-    Only after this worker's own sweeps have answered, in good time, for a whole lease: after a pause of Postgres every
+    Only after Postgres has answered this worker, in good time, for a whole lease: after a pause of Postgres every
     lease looks expired, and their owners must have the time to renew them first.
     """
     lease_s = resources.settings.lease_s
-    healthy_since = time.monotonic()
+    healthy_since: float | None = None
     while True:
-        begun_at = time.monotonic()
+        asked_at = time.monotonic()
         try:
-            if begun_at - healthy_since > lease_s:
-                await _sweep(resources)
-            else:
-                await find_cancelled(resources.pool)
-            slow = time.monotonic() - begun_at > lease_s / 2
+            cancelled = await find_cancelled(resources.pool)  # touches no lease, whenever it is answered
+            answered_at = time.monotonic()
+            if healthy_since is None or answered_at - asked_at > lease_s / 2:
+                healthy_since = answered_at
+            elif answered_at - healthy_since > lease_s:
+                await _sweep(resources, cancelled)
+                if time.monotonic() - answered_at > lease_s / 2:
+                    healthy_since = None
         except DATABASE_DOWN as error:
             _log.warning("sweep_failed", error=type(error).__name__)
-            slow = True
+            healthy_since = None
         except Exception:
             _log.exception("sweep_broke")
-            slow = True
-        if slow:
-            healthy_since = time.monotonic()
+            healthy_since = None
         await _until_next(resources)
 
 
@@ -67,14 +68,14 @@ async def _until_next(resources: Resources) -> None:
     await asyncio.sleep(resources.settings.sweep_s * random.uniform(0.8, 1.2))  # noqa: S311
 
 
-async def _sweep(resources: Resources) -> None:
+async def _sweep(resources: Resources, cancelled: list[Claim]) -> None:
     for workspace_id, run_id, attempt, verdict in await sweep_expired(resources.pool):
         _log.warning("lease_expired", run_id=str(run_id), attempt=attempt, verdict=verdict)
         if verdict == "crash_loop":
             await _end(resources, workspace_id, run_id, attempt, Failed(RunErrorCode.CRASH_LOOP, _CRASH_LOOP, False))
         elif verdict == "cancelled":
             await _end(resources, workspace_id, run_id, attempt, CancelledBy())
-    for workspace_id, run_id, attempt in await find_cancelled(resources.pool):
+    for workspace_id, run_id, attempt in cancelled:
         await _end(resources, workspace_id, run_id, attempt, CancelledBy())
     for workspace_id, conversation_id in await find_promotable(resources.pool):
         with _next_time(conversation_id=str(conversation_id)):

@@ -6,7 +6,7 @@ import pytest
 from common.ids import new_id
 from common.store.catalogue import Offers
 from common.store.database import Pool
-from tests.support.api_client import offer
+from tests.support.api_client import offer, refusal_of
 
 FULL = {
     "name": "Ada",
@@ -152,3 +152,11 @@ async def test_unknown_agent_is_not_found(client: httpx.AsyncClient) -> None:
 
     assert {answer.status_code for answer in answers} == {404}
     assert len({answer.content for answer in answers}) == 1
+
+
+async def test_unknown_path_is_not_found(client: httpx.AsyncClient) -> None:
+    """A path that is none of ours gets a 404 which speaks of the path, not of a workspace."""
+    for path in ("/nope", "/v1/agent", f"/v1/agents/{new_id()}/x", f"/v1/runs/{new_id()}/streams"):
+        answer = await client.get(path)
+        assert refusal_of(answer) == (404, "not_found")
+        assert answer.json()["error"]["message"] == "There is nothing at this path."

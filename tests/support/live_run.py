@@ -14,6 +14,7 @@ from common.model.run_state import Effect, FinishReason
 from common.model.steps import LedgerCall, NewStep, PlannedCall, StepOutput
 from common.settle import Completed
 from common.store.database import Pool
+from tests.support.eventually import eventually
 from tests.support.seed import Seeded, seed_run
 from tests.support.worker_life import claim_lease, told
 from worker.run.journal import Journal, begin_attempt, open_attempt
@@ -65,6 +66,7 @@ async def live_run(settings: Settings, pool: Pool, log: EventLog) -> AsyncIterat
     )
     sink = Sink(log, started, lock=lease.lock, raise_attempt=raise_attempt, on_lost=lease.on_lost)
     sink.open()
+    await eventually(lambda: log.head(seeded.run.id))
     try:
         yield LiveRun(seeded, lease, Journal(pool, lease, sink, opening.spec), sink, log)
     finally:

@@ -1,0 +1,166 @@
+"""The runs of one worker: claimed, played side by side, handed back when it leaves."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from common.config import Settings
+from common.model.run_state import Effect
+from common.store.database import Pool
+from tests.support.eventually import eventually
+from tests.support.probed_pool import ProbedPool
+from tests.support.scripted_provider import ScriptedProvider, calls, says
+from tests.support.seed import seed_run
+from tests.support.worker_life import crash, read, read_one, worker_resources
+from worker.job import RunningRuns
+from worker.providers.base import TextDelta
+from worker.tools.base import tool
+
+HANDED_BACK = "state, lease_owner, crashes_total, open_tool_calls"
+MODEL_CALLS = "select state from model_calls order by started_at"
+Open = Callable[[ScriptedProvider], RunningRuns]
+
+
+@tool(effect=Effect.READ)
+async def look() -> str:
+    """Looks."""
+    return "found"
+
+
+@pytest.fixture
+def probed(pool: Pool) -> ProbedPool:
+    """The pool that the worker sees."""
+    return ProbedPool(pool)
+
+
+@pytest.fixture
+def open_runs(settings: Settings, probed: ProbedPool, redis: Redis) -> Open:
+    """A worker's runs, all played by one provider."""
+    return lambda provider: RunningRuns(worker_resources(settings, probed.as_pool, redis, provider, {"look": look}))
+
+
+async def test_drain_starts_and_hands_back_what_is_being_claimed(
+    open_runs: Open, probed: ProbedPool, pool: Pool
+) -> None:
+    """A run whose claim is answered while the worker leaves is not left to its lease."""
+    claimed, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer_late() -> None:
+        claimed.set()
+        await may_answer.wait()
+
+    probed.after("claim_runs", answer_late)
+    seeded = await seed_run(pool, provider="scripted")
+    runs = open_runs(provider := ScriptedProvider(says("hi")))
+    claiming = asyncio.create_task(runs.claim_due())
+    await claimed.wait()
+    draining = asyncio.create_task(runs.drain(5))
+    await eventually(lambda: runs.free == 0)
+    may_answer.set()
+    await asyncio.gather(claiming, draining)
+    assert await read_one(pool, seeded, HANDED_BACK) == ("queued", None, 0, 0)
+    assert provider.requests == []
+
+
+async def test_drain_lets_the_current_step_finish(open_runs: Open, pool: Pool) -> None:
+    """The step that is under way is committed with its results before the run is handed back."""
+    may_end = asyncio.Event()
+    seeded = await seed_run(pool, provider="scripted", tools=("look",))
+    runs = open_runs(provider := ScriptedProvider([TextDelta("let me"), may_end, *calls(("look", "{}"))]))
+    await runs.claim_due()
+    await eventually(lambda: provider.requests)
+    draining = asyncio.create_task(runs.drain(10))
+    await eventually(lambda: runs.free == 0)
+    may_end.set()
+    await draining
+    assert await read_one(pool, seeded, HANDED_BACK) == ("queued", None, 0, 0)
+    assert await read(pool, seeded, "select role from messages order by position") == [
+        ("user",),
+        ("assistant",),
+        ("tool",),
+    ]
+
+
+async def test_drain_cuts_a_step_that_outlasts_the_grace(open_runs: Open, pool: Pool) -> None:
+    """Its stream is closed and metered, nothing of it is committed, and no crash is counted."""
+    seeded = await seed_run(pool, provider="scripted")
+    runs = open_runs(provider := ScriptedProvider([TextDelta("endless"), asyncio.Event()]))
+    await runs.claim_due()
+    await eventually(lambda: provider.requests)
+    await runs.drain(0.01)
+    assert await read_one(pool, seeded, HANDED_BACK) == ("queued", None, 0, 0)
+    assert await read(pool, seeded, MODEL_CALLS) == [("cancelled",)]
+    assert provider.closed_early == 1
+
+
+async def test_worker_that_drains_claims_no_more(open_runs: Open, pool: Pool) -> None:
+    """A bell that rings on the way out is left to others."""
+    runs = open_runs(ScriptedProvider())
+    await runs.drain(1)
+    seeded = await seed_run(pool, provider="scripted")
+    await runs.answer_bell()
+    await runs.claim_due()
+    assert await read_one(pool, seeded, "state") == ("queued",)
+
+
+async def test_drain_ends_although_postgres_is_gone(
+    open_runs: Open, probed: ProbedPool, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be handed back is left to its lease within seconds; nothing else happens to the run."""
+    monkeypatch.setattr("worker.job._HAND_BACK_S", 0.1)
+    seeded = await seed_run(pool, provider="scripted")
+    runs = open_runs(provider := ScriptedProvider([TextDelta("endless"), asyncio.Event()]))
+    await runs.claim_due()
+    await eventually(lambda: provider.requests)
+    probed.cut()
+    async with asyncio.timeout(5):
+        await runs.drain(0.1)
+    assert probed.refused > 0
+    assert await read_one(pool, seeded, "state, attempt, crashes_total") == ("running", 1, 0)
+    probed.mend()
+    await eventually(lambda: not _still_playing())
+
+
+async def test_run_that_is_claimed_again_is_played_once(
+    open_runs: Open, pool: Pool
+) -> None:
+    """A worker that takes up its own expired run ends the older execution, and a cancel reaches the newer one."""
+    seeded = await seed_run(pool, provider="scripted")
+    endless = [TextDelta("endless"), asyncio.Event()]
+    runs = open_runs(provider := ScriptedProvider([*endless], [*endless]))
+    await runs.claim_due()
+    await eventually(lambda: provider.requests)
+    await crash(pool, seeded)
+    await runs.claim_due()
+    await eventually(lambda: provider.closed_early == 1)
+    await eventually(lambda: len(provider.requests) == 2 and len(_still_playing()) == 1)
+    runs.cancel(seeded.run.id)
+    await eventually(lambda: not _still_playing())
+    assert await read_one(pool, seeded, "state, attempt, crashes_total") == ("cancelled", 2, 1)
+    assert await read(pool, seeded, MODEL_CALLS) == [("crashed",), ("cancelled",)]
+
+
+async def test_full_worker_leaves_due_runs_to_others(
+    settings: Settings, pool: Pool, redis: Redis
+) -> None:
+    """It claims no more than it has room for, and takes the next as soon as one has ended."""
+    full = msgspec.structs.replace(settings, worker_max_runs=1)
+    may_end = asyncio.Event()
+    provider = ScriptedProvider([may_end, *says("one")], says("two"))
+    runs = RunningRuns(worker_resources(full, pool, redis, provider))
+    seeded = [await seed_run(pool, provider="scripted") for _ in range(2)]
+    await runs.claim_due()
+    await runs.answer_bell()
+    assert sorted([await read_one(pool, one, "state") for one in seeded]) == [("queued",), ("running",)]
+    may_end.set()
+    await runs.has_room()
+    await runs.answer_bell()
+    await eventually(lambda: not _still_playing())
+    assert [await read_one(pool, one, "state") for one in seeded] == [("completed",)] * 2
+
+
+def _still_playing() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("run ")]
