@@ -54,11 +54,15 @@ _STREAM = {
 
 
 class Document(JsonRenderPlugin):
-    """Serves the document as JSON."""
+    """Serves the document as JSON, made once: it is open to everybody and never changes."""
+
+    _rendered: bytes | None = None
 
     def render(self, request: "Request[Any, Any, Any]", openapi_schema: Json) -> bytes:
         """The document."""
-        return super().render(request, complete(openapi_schema))
+        if self._rendered is None:
+            self._rendered = super().render(request, complete(openapi_schema))
+        return self._rendered
 
 
 def complete(document: Json) -> Json:

@@ -36,10 +36,17 @@ _RULES = {
 
 
 class ReferencePage(OpenAPIRenderPlugin):
-    """Rendered on this side; the bundled pages of Litestar fetch their scripts from a public server."""
+    """Rendered on this side, once; the bundled pages of Litestar fetch their scripts from a public server."""
+
+    _rendered: bytes | None = None
 
     def render(self, request: "Request[Any, Any, Any]", openapi_schema: Json) -> bytes:
         """The page."""
+        if self._rendered is None:
+            self._rendered = self._page(request, openapi_schema)
+        return self._rendered
+
+    def _page(self, request: "Request[Any, Any, Any]", openapi_schema: Json) -> bytes:
         document = complete(openapi_schema)
         info = document["info"]
         operations = [

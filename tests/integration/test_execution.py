@@ -89,7 +89,11 @@ def begin(settings: Settings, pool: Pool, redis: Redis) -> Begin:
     """Seeds a run, or goes on with one, and claims it for `provider`."""
 
     async def begin(
-        provider: Provider, *, through: Pool | None = None, again: Seeded | None = None, tools: tuple[Tool, ...] = (look,)
+        provider: Provider,
+        *,
+        through: Pool | None = None,
+        again: Seeded | None = None,
+        tools: tuple[Tool, ...] = (look,),
     ) -> Attempt:
         offered = {tool.name: tool for tool in tools}
         seeded = again or await seed_run(pool, provider="scripted", tools=tuple(offered))

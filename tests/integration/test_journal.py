@@ -71,7 +71,11 @@ async def test_step_committed_twice_is_one(live: LiveRun, probed: ProbedPool, po
     events = await live.complete()
     assert [type(event) for event in events] == [Started, ToolCall, ToolCall, Step, ToolResult, ToolResult, Done]
     assert await read(pool, live.seeded, "select role from messages where step = 1") == [("assistant",)]
-    assert await read_one(pool, live.seeded, "step_count, usage -> 'inputTokens', usage -> 'outputTokens'") == (1, 10, 5)
+    assert await read_one(pool, live.seeded, "step_count, usage -> 'inputTokens', usage -> 'outputTokens'") == (
+        1,
+        10,
+        5,
+    )
 
 
 async def test_call_started_twice_is_in_flight_once(live: LiveRun, probed: ProbedPool, pool: Pool) -> None:
@@ -111,9 +115,7 @@ async def test_run_handed_back_twice_is_handed_back(live: LiveRun, probed: Probe
     assert await read_one(pool, live.seeded, columns) == ("queued", 1, None, 0, True)
 
 
-async def test_attempt_raised_twice_is_raised_once(
-    live: LiveRun, probed: ProbedPool, pool: Pool, redis: Redis
-) -> None:
+async def test_attempt_raised_twice_is_raised_once(live: LiveRun, probed: ProbedPool, pool: Pool, redis: Redis) -> None:
     """A lost log whose repair got no reply goes on in the next attempt, not the one after it."""
     live.journal.emit(Token(content="some"))
     await eventually(lambda: _has_told(live, [Started, Token]))

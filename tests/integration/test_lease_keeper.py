@@ -84,9 +84,7 @@ async def test_run_that_its_worker_claims_again_is_lost_to_the_older_claim(
         keeper.drop(newer.lease)
 
 
-async def test_run_that_was_swept_is_told_by_the_heartbeat(
-    keeper: LeaseKeeper, pool: Pool, settings: Settings
-) -> None:
+async def test_run_that_was_swept_is_told_by_the_heartbeat(keeper: LeaseKeeper, pool: Pool, settings: Settings) -> None:
     """A renewal that is refused, with no lock in its way, means that the run is lost."""
     async with _held(keeper, pool, settings) as held:
         await crash(pool, held.seeded)

@@ -124,9 +124,7 @@ async def test_drain_ends_although_postgres_is_gone(
     await eventually(lambda: not _still_playing())
 
 
-async def test_run_that_is_claimed_again_is_played_once(
-    open_runs: Open, pool: Pool
-) -> None:
+async def test_run_that_is_claimed_again_is_played_once(open_runs: Open, pool: Pool) -> None:
     """A worker that takes up its own expired run ends the older execution, and a cancel reaches the newer one."""
     seeded = await seed_run(pool, provider="scripted")
     endless = [TextDelta("endless"), asyncio.Event()]
@@ -143,9 +141,7 @@ async def test_run_that_is_claimed_again_is_played_once(
     assert await read(pool, seeded, MODEL_CALLS) == [("crashed",), ("cancelled",)]
 
 
-async def test_full_worker_leaves_due_runs_to_others(
-    settings: Settings, pool: Pool, redis: Redis
-) -> None:
+async def test_full_worker_leaves_due_runs_to_others(settings: Settings, pool: Pool, redis: Redis) -> None:
     """It claims no more than it has room for, and takes the next as soon as one has ended."""
     full = msgspec.structs.replace(settings, worker_max_runs=1)
     may_end = asyncio.Event()
