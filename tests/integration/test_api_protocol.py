@@ -78,8 +78,10 @@ class Wire:
 async def wire(api: LiveApi) -> AsyncIterator[Wire]:
     url = urlsplit(api.url)
     wire = Wire(*await asyncio.open_connection(url.hostname, url.port))
-    yield wire
-    wire.close()
+    try:
+        yield wire
+    finally:
+        wire.close()
 
 
 @pytest.fixture

@@ -36,8 +36,11 @@ class Held:
     async def renewals(self, count: int) -> None:
         """Waits until the lease has been renewed so often from now on."""
         for _ in range(count):
-            deadline = self.lease.deadline
-            await eventually(lambda before=deadline: self.lease.deadline > before)
+            await self._renewal()
+
+    async def _renewal(self) -> None:
+        before = self.lease.deadline
+        await eventually(lambda: self.lease.deadline > before)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from common.model.run_state import Effect
 from common.store.database import Pool
 from tests.support.eventually import eventually
 from tests.support.probed_pool import ProbedPool
-from tests.support.scripted_provider import ScriptedProvider, calls, says
+from tests.support.scripted_provider import Script, ScriptedProvider, calls, says
 from tests.support.seed import seed_run
 from tests.support.worker_life import crash, read, read_one, worker_resources
 from worker.job import RunningRuns
@@ -22,6 +22,7 @@ from worker.tools.base import tool
 HANDED_BACK = "state, lease_owner, crashes_total, open_tool_calls"
 MODEL_CALLS = "select state from model_calls order by started_at"
 Open = Callable[[ScriptedProvider], RunningRuns]
+Probe = Callable[[ProbedPool], None]
 
 
 @tool(effect=Effect.READ)
@@ -106,8 +107,13 @@ async def test_worker_that_drains_claims_no_more(open_runs: Open, pool: Pool) ->
     assert await read_one(pool, seeded, "state") == ("queued",)
 
 
+@pytest.mark.parametrize(
+    ("leave", "come_back"),
+    [(ProbedPool.cut, ProbedPool.mend), (ProbedPool.pause, ProbedPool.resume)],
+    ids=["refuses", "stands still"],
+)
 async def test_drain_ends_although_postgres_is_gone(
-    open_runs: Open, probed: ProbedPool, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    open_runs: Open, probed: ProbedPool, pool: Pool, monkeypatch: pytest.MonkeyPatch, leave: Probe, come_back: Probe
 ) -> None:
     """What cannot be handed back is left to its lease within seconds; nothing else happens to the run."""
     monkeypatch.setattr("worker.job._HAND_BACK_S", 0.1)
@@ -115,20 +121,19 @@ async def test_drain_ends_although_postgres_is_gone(
     runs = open_runs(provider := ScriptedProvider([TextDelta("endless"), asyncio.Event()]))
     await runs.claim_due()
     await eventually(lambda: provider.requests)
-    probed.cut()
+    leave(probed)
     async with asyncio.timeout(5):
         await runs.drain(0.1)
-    assert probed.refused > 0
     assert await read_one(pool, seeded, "state, attempt, crashes_total") == ("running", 1, 0)
-    probed.mend()
+    come_back(probed)
     await eventually(lambda: not _still_playing())
 
 
 async def test_run_that_is_claimed_again_is_played_once(open_runs: Open, pool: Pool) -> None:
     """A worker that takes up its own expired run ends the older execution, and a cancel reaches the newer one."""
     seeded = await seed_run(pool, provider="scripted")
-    endless = [TextDelta("endless"), asyncio.Event()]
-    runs = open_runs(provider := ScriptedProvider([*endless], [*endless]))
+    endless: Script = [TextDelta("endless"), asyncio.Event()]
+    runs = open_runs(provider := ScriptedProvider(endless, endless))
     await runs.claim_due()
     await eventually(lambda: provider.requests)
     await crash(pool, seeded)
