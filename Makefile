@@ -20,8 +20,9 @@ install: .venv/installed
 run: install
 	$(BIN)/throughline dev --follow-parent $(ARGS)
 
+# Most tests wait for processes: three of them at once use two cores well. A file's tests stay together.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

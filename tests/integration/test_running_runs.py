@@ -1,7 +1,7 @@
 """The runs of one worker: claimed, played side by side, handed back when it leaves."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -38,9 +38,19 @@ def probed(pool: Pool) -> ProbedPool:
 
 
 @pytest.fixture
-def open_runs(settings: Settings, probed: ProbedPool, redis: Redis) -> Open:
-    """A worker's runs, all played by one provider."""
-    return lambda provider: RunningRuns(worker_resources(settings, probed.as_pool, redis, provider, {"look": look}))
+async def open_runs(settings: Settings, probed: ProbedPool, redis: Redis) -> AsyncIterator[Open]:
+    """A worker's runs, all played by one provider; whatever a test leaves behind is drained."""
+    opened: list[RunningRuns] = []
+
+    def open_runs(provider: ScriptedProvider) -> RunningRuns:
+        opened.append(RunningRuns(worker_resources(settings, probed.as_pool, redis, provider, {"look": look})))
+        return opened[-1]
+
+    yield open_runs
+    probed.mend()
+    probed.resume()
+    for runs in opened:
+        await runs.drain(0.1)
 
 
 async def test_drain_starts_and_hands_back_what_is_being_claimed(

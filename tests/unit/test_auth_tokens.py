@@ -94,7 +94,7 @@ async def test_token_of_the_configured_issuer_is_accepted() -> None:
         {"workspaces": [{"workspace_id": "x", "role": "admin"}]},
         {"workspaces": {"a": "b"}},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes),  # no times: every process must give a test the same name
 )
 async def test_token_with_a_bad_claim_is_refused(changes: dict[str, Any]) -> None:
     """A claim that is missing, malformed, over or too far away makes the token worthless."""
