@@ -27,6 +27,9 @@ async def valkey() -> AsyncIterator[Valkey]:
         path = Path(folder)
         valkey = Valkey(find_valkey(), path / "data", path, path / "log")
         await valkey.start()
+        # With `everysec` a write waits while an fsync is under way, and is lost when the process is killed then.
+        async with open_redis(valkey.url) as client:
+            await client.config_set("appendfsync", "always")
         yield valkey
         await valkey.stop()
 

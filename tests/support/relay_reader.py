@@ -40,7 +40,7 @@ class Reader:
         """Waits until exactly these words were told."""
 
         def complete() -> bool:
-            assert self.words == list(words)
+            assert self.words == list(words), f"told {self.words} instead of {list(words)}"
             return True
 
         await eventually(complete, 8)
