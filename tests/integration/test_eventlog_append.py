@@ -1,7 +1,6 @@
 """The append script's rules, one by one, against a real Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -12,24 +11,16 @@ from common.eventlog.keys import events_key, head_key, live_channel
 from common.eventlog.log import AppendResult, Batch, EventLog, LogEvent
 from common.eventlog.publication import MAX_BATCH_BYTES, Publication, parse_publication
 from common.ids import EventId, new_id
-from common.redis import REDIS_DOWN, open_redis
+from common.redis import REDIS_DOWN
 
 STARTED = b'{"type":"started"}'
 TTL_S = 3600
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    """The project's own client."""
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-def log(client: Redis) -> EventLog:
+def log(redis: Redis) -> EventLog:
     """A log on an empty Valkey."""
-    return EventLog(client, TTL_S)
+    return EventLog(redis, TTL_S)
 
 
 @pytest.fixture
@@ -65,9 +56,9 @@ async def test_read_after_is_exclusive_and_limited(log: EventLog, run_id: UUID) 
     assert await log.read_after(new_id(), None, 100) == []
 
 
-async def test_append_twice_is_applied_once(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_twice_is_applied_once(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A batch sent again after a lost reply is OK, adds nothing and is not published again."""
-    async with client.pubsub() as pubsub:
+    async with redis.pubsub() as pubsub:
         await pubsub.subscribe(live_channel(run_id))
         assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
         batch = Batch(2, 4, (b"d", b"e"))
@@ -88,12 +79,12 @@ async def test_append_of_an_older_attempt_is_fenced(log: EventLog, run_id: UUID,
 
 
 async def test_append_of_an_older_attempt_is_fenced_when_the_stream_is_gone(
-    log: EventLog, client: Redis, run_id: UUID
+    log: EventLog, redis: Redis, run_id: UUID
 ) -> None:
     """The head alone keeps an older attempt from beginning the stream again."""
-    await client.delete(events_key(run_id))
+    await redis.delete(events_key(run_id))
     assert await log.append(run_id, Batch(1, 1, (STARTED,))) is AppendResult.FENCED
-    assert not await client.exists(events_key(run_id))
+    assert not await redis.exists(events_key(run_id))
 
 
 async def test_append_of_a_newer_attempt_opens_it(log: EventLog, run_id: UUID) -> None:
@@ -111,18 +102,18 @@ async def test_append_without_any_log_is_lost(log: EventLog) -> None:
     assert await log.head(run_id) is None
 
 
-async def test_append_without_head_is_lost(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_without_head_is_lost(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A deleted head loses the log: nobody can tell what the stream ends with."""
-    await client.delete(head_key(run_id))
+    await redis.delete(head_key(run_id))
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.LOST
     assert await _ids(log, run_id) == ["2-1", "2-2", "2-3"]
 
 
-async def test_append_without_stream_is_lost(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_without_stream_is_lost(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A deleted stream is not made anew in mid-attempt, and the head stays where it was."""
-    await client.delete(events_key(run_id))
+    await redis.delete(events_key(run_id))
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.LOST
-    assert not await client.exists(events_key(run_id))
+    assert not await redis.exists(events_key(run_id))
     assert await log.head(run_id) == EventId(2, 3)
 
 
@@ -139,10 +130,10 @@ async def test_append_of_a_batch_half_known_is_lost(log: EventLog, run_id: UUID)
 
 
 async def test_append_when_stream_is_newer_than_head_is_lost_or_fenced(
-    log: EventLog, client: Redis, run_id: UUID
+    log: EventLog, redis: Redis, run_id: UUID
 ) -> None:
     """Without a head the stream's newest id still keeps out what is not newer than it."""
-    await client.delete(head_key(run_id))
+    await redis.delete(head_key(run_id))
     assert await log.append(run_id, Batch(2, 1, (STARTED,))) is AppendResult.LOST
     assert await log.append(run_id, Batch(1, 1, (STARTED,))) is AppendResult.FENCED
     assert await _ids(log, run_id) == ["2-1", "2-2", "2-3"]
@@ -155,13 +146,13 @@ async def test_append_with_trim_keeps_the_opening_and_what_follows(log: EventLog
     assert await _ids(log, run_id) == ["3-1", "3-2"]
 
 
-async def test_append_refreshes_the_expiry_of_both_keys(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_refreshes_the_expiry_of_both_keys(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A stream lives for its time after the last append, and so does its head."""
-    await client.expire(events_key(run_id), 5)
-    await client.expire(head_key(run_id), 5)
+    await redis.expire(events_key(run_id), 5)
+    await redis.expire(head_key(run_id), 5)
     await log.append(run_id, Batch(2, 4, (b"d",)))
-    assert TTL_S - 5 < await client.ttl(events_key(run_id)) <= TTL_S
-    assert TTL_S - 5 < await client.ttl(head_key(run_id)) <= TTL_S
+    assert TTL_S - 5 < await redis.ttl(events_key(run_id)) <= TTL_S
+    assert TTL_S - 5 < await redis.ttl(head_key(run_id)) <= TTL_S
 
 
 async def test_end_by_others_is_idempotent(log: EventLog, run_id: UUID) -> None:
@@ -175,64 +166,62 @@ async def test_end_by_others_is_idempotent(log: EventLog, run_id: UUID) -> None:
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.FENCED
 
 
-async def test_end_by_others_after_the_head_was_deleted_adds_nothing(
-    log: EventLog, client: Redis, run_id: UUID
-) -> None:
+async def test_end_by_others_after_the_head_was_deleted_adds_nothing(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """An end that the stream has already is not told twice, whatever became of the head."""
     await log.end(run_id, 3, STARTED, b"end")
-    await client.delete(head_key(run_id))
+    await redis.delete(head_key(run_id))
     await log.end(run_id, 3, STARTED, b"end")
     assert await _ids(log, run_id) == ["2-1", "2-2", "2-3", "3-1", "3-2"]
 
 
-async def test_append_after_script_flush_loads_the_script_again(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_after_script_flush_loads_the_script_again(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A Redis that does not know the script (restarted, failed over) is taught it within the same call."""
-    await client.script_flush()
+    await redis.script_flush()
     results = await asyncio.gather(*(log.append(new_id(), Batch(1, 1, (STARTED,))) for _ in range(10)))
     assert results == [AppendResult.OK] * 10
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.OK
 
 
-async def test_append_to_a_full_redis_is_down_and_writes_nothing(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_to_a_full_redis_is_down_and_writes_nothing(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """Out of memory is Redis being down: nothing is half written, and the same batch goes in afterwards."""
     batch = Batch(2, 4, (b"d", b"e"))
-    await client.config_set("maxmemory", 1)
+    await redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(REDIS_DOWN):
             await log.append(run_id, batch)
     finally:
-        await client.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", 0)
     assert await log.head(run_id) == EventId(2, 3)
     assert await log.append(run_id, batch) is AppendResult.OK
 
 
-async def test_append_to_a_read_only_replica_is_down(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_to_a_read_only_replica_is_down(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A master that became a replica is Redis being down, never a fence."""
-    await client.slaveof("127.0.0.1", 1)
+    await redis.slaveof("127.0.0.1", 1)
     try:
         with pytest.raises(REDIS_DOWN):
             await log.append(run_id, Batch(2, 4, (b"d",)))
         with pytest.raises(REDIS_DOWN):
             await log.append(run_id, Batch(1, 4, (b"d",)))
     finally:
-        await client.slaveof()
+        await redis.slaveof()
     assert await log.append(run_id, Batch(2, 4, (b"d",))) is AppendResult.OK
 
 
-async def test_append_to_a_key_of_another_type_is_down(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_to_a_key_of_another_type_is_down(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """An answer that the script does not know is an error, not a verdict on the run."""
-    await client.delete(events_key(run_id))
-    await client.set(events_key(run_id), "x")
+    await redis.delete(events_key(run_id))
+    await redis.set(events_key(run_id), "x")
     with pytest.raises(REDIS_DOWN):
         await log.append(run_id, Batch(2, 4, (b"d",)))
     with pytest.raises(ResponseError):
         await log.read_after(run_id, None, 1)
 
 
-async def test_append_publishes_once_per_batch(log: EventLog, client: Redis, run_id: UUID) -> None:
+async def test_append_publishes_once_per_batch(log: EventLog, redis: Redis, run_id: UUID) -> None:
     """A publication names its ids and carries its events, up to 256 KB; beyond that the ids alone."""
     large = b"x" * (MAX_BATCH_BYTES - 1)
-    async with client.pubsub() as pubsub:
+    async with redis.pubsub() as pubsub:
         await pubsub.subscribe(live_channel(run_id))
         assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
         await log.append(run_id, Batch(2, 4, (b"d", b"e")))

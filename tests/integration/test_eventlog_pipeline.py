@@ -66,40 +66,32 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    """The project's own client, directly."""
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def shaky_log(proxy: Proxy) -> AsyncIterator[EventLog]:
     """A log behind the proxy, connected already."""
-    client = open_redis(proxy.url)
-    log = EventLog(client, 60)
+    redis = open_redis(proxy.url)
+    log = EventLog(redis, 60)
     assert await log.append(new_id(), OPENING) is AppendResult.OK
     yield log
-    await client.aclose()
+    await redis.aclose()
 
 
-async def test_appends_at_the_same_moment_share_round_trips(client: Redis) -> None:
+async def test_appends_at_the_same_moment_share_round_trips(redis: Redis) -> None:
     """Two hundred runs that speak at once cost Redis a few reads, not two hundred."""
-    log = EventLog(client, 60)
+    log = EventLog(redis, 60)
     await log.append(new_id(), OPENING)
-    before = (await client.info("stats"))["total_reads_processed"]
+    before = (await redis.info("stats"))["total_reads_processed"]
     results = await asyncio.gather(*(log.append(new_id(), OPENING) for _ in range(200)))
-    after = (await client.info("stats"))["total_reads_processed"]
+    after = (await redis.info("stats"))["total_reads_processed"]
     assert results == [AppendResult.OK] * 200
     assert after - before < 40
 
 
-async def test_appends_at_the_same_moment_have_their_own_results(client: Redis) -> None:
+async def test_appends_at_the_same_moment_have_their_own_results(redis: Redis) -> None:
     """One run's fence, loss or error says nothing about its neighbours in the pipeline."""
-    log = EventLog(client, 60)
+    log = EventLog(redis, 60)
     fenced, broken = new_id(), new_id()
     await log.append(fenced, Batch(2, 1, OPENING.events))
-    await client.set(f"run:{{{broken}}}:events", "not a stream")
+    await redis.set(f"run:{{{broken}}}:events", "not a stream")
     results = await asyncio.gather(
         log.append(new_id(), OPENING),
         log.append(fenced, OPENING),
@@ -118,9 +110,9 @@ async def test_appends_at_the_same_moment_have_their_own_results(client: Redis) 
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_append_whose_caller_is_cancelled_disturbs_nobody(client: Redis, turns: int) -> None:
+async def test_append_whose_caller_is_cancelled_disturbs_nobody(redis: Redis, turns: int) -> None:
     """At whatever moment a caller gives up, the others get their answers, now and later."""
-    log = EventLog(client, 60)
+    log = EventLog(redis, 60)
     runs = [new_id() for _ in range(5)]
     callers = [asyncio.create_task(log.append(run_id, OPENING)) for run_id in runs]
     for _ in range(turns):
@@ -133,9 +125,9 @@ async def test_append_whose_caller_is_cancelled_disturbs_nobody(client: Redis, t
     assert await log.append(runs[1], Batch(1, 2, (b"b",))) is AppendResult.OK
 
 
-async def test_append_cancelled_before_it_was_sent_is_withdrawn(client: Redis) -> None:
+async def test_append_cancelled_before_it_was_sent_is_withdrawn(redis: Redis) -> None:
     """What nobody waits for any more, and what has not left, is not appended."""
-    log = EventLog(client, 60)
+    log = EventLog(redis, 60)
     run_id = new_id()
     caller = asyncio.create_task(log.append(run_id, OPENING))
     await asyncio.sleep(0)
@@ -179,8 +171,8 @@ async def test_append_to_a_silent_redis_is_down_in_time(
 
 async def test_append_to_no_redis_is_down() -> None:
     """A refused connection is an error at once, for everybody who waits."""
-    client = open_redis("redis://127.0.0.1:1")
-    log = EventLog(client, 60)
+    redis = open_redis("redis://127.0.0.1:1")
+    log = EventLog(redis, 60)
     results = await asyncio.gather(*(log.append(new_id(), OPENING) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(result, REDIS_DOWN) for result in results)
-    await client.aclose()
+    await redis.aclose()

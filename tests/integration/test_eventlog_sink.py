@@ -12,7 +12,6 @@ from common.eventlog.log import AppendResult, Batch, EventLog
 from common.ids import EventId, new_id
 from common.model.events import Cancelled, Discarded, Event, Started, Token, ToolResult, decode_event
 from common.model.run_state import CancelReason
-from common.redis import open_redis
 from tests.support.event_log import Viewer, committed, done_event, result_event, started_event, step_event
 from tests.support.eventually import eventually
 from worker.run import sink as sink_module
@@ -85,19 +84,11 @@ class Bench:
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    """The project's own client."""
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def bench(client: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def bench(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """A run to speak for; retries come quickly."""
     monkeypatch.setattr(sink_module, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(sink_module, "_LONGEST_PAUSE_S", 0.01)
-    bench = Bench(EventLog(client, 60))
+    bench = Bench(EventLog(redis, 60))
     yield bench
     for sink in bench.sinks:
         await sink.close()
@@ -150,7 +141,7 @@ async def test_sink_stops_when_a_newer_attempt_has_begun(bench: Bench) -> None:
     assert bench.postgres.asked == 0
 
 
-async def test_sink_begins_a_new_attempt_when_the_log_was_lost(bench: Bench, client: Redis) -> None:
+async def test_sink_begins_a_new_attempt_when_the_log_was_lost(bench: Bench, redis: Redis) -> None:
     """After a FLUSHALL clients get `started` with all that is committed, and what the unfinished step has shown."""
     sink = bench.open()
     step, message = step_event(1, "first", ("a", "b"))
@@ -159,7 +150,7 @@ async def test_sink_begins_a_new_attempt_when_the_log_was_lost(bench: Bench, cli
     sink.emit_committed(second, second_message)
     sink.emit(Token(content="half a "))
     await bench.seen(lambda viewer: viewer.text == "half a ")
-    await client.flushall()
+    await redis.flushall()
     sink.emit(Token(content="word"))
     viewer = await bench.seen(lambda viewer: viewer.text == "half a word")
     assert viewer.messages == committed([message, second_message])
@@ -167,30 +158,30 @@ async def test_sink_begins_a_new_attempt_when_the_log_was_lost(bench: Bench, cli
     assert sink.attempt == 2
     first, first_message = result_event("a", "1")
     sink.emit_committed(first, first_message)
-    await client.delete(head_key(bench.run_id))
+    await redis.delete(head_key(bench.run_id))
     sink.emit(Token(content="!"))
     in_call_order = committed([message, first_message, second_message])
     await bench.seen(lambda viewer: viewer.messages == in_call_order and viewer.text == "half a word!")
     assert sink.partial_text == "half a word!"
 
 
-async def test_sink_shows_nothing_of_a_discarded_step_again(bench: Bench, client: Redis) -> None:
+async def test_sink_shows_nothing_of_a_discarded_step_again(bench: Bench, redis: Redis) -> None:
     """What was discarded is not part of the repair."""
     sink = bench.open()
     sink.emit(Token(content="wrong"))
     sink.emit(Discarded(reason="provider_error"))
     await bench.seen(lambda viewer: viewer.cursor is not None and viewer.text == "")
-    await client.flushall()
+    await redis.flushall()
     sink.emit(Token(content="right"))
     await bench.seen(lambda viewer: viewer.text == "right")
     assert sink.partial_text == "right"
 
 
-async def test_sink_neither_loses_nor_doubles_what_is_said_during_the_repair(bench: Bench, client: Redis) -> None:
+async def test_sink_neither_loses_nor_doubles_what_is_said_during_the_repair(bench: Bench, redis: Redis) -> None:
     """Tokens that come while Postgres raises the attempt are shown exactly once; a commit has to wait."""
     sink = bench.open()
     await eventually(bench.ids)
-    await client.flushall()
+    await redis.flushall()
     bench.postgres.gate.clear()
     sink.emit(Token(content="a"))
     await eventually(lambda: bench.postgres.asked)
@@ -202,11 +193,11 @@ async def test_sink_neither_loses_nor_doubles_what_is_said_during_the_repair(ben
     await bench.seen(lambda viewer: viewer.text == "abc")
 
 
-async def test_sink_repeats_the_raise_while_postgres_is_away(bench: Bench, client: Redis) -> None:
+async def test_sink_repeats_the_raise_while_postgres_is_away(bench: Bench, redis: Redis) -> None:
     """A Postgres that is down delays the repair and does not end the run."""
     sink = bench.open()
     await eventually(bench.ids)
-    await client.flushall()
+    await redis.flushall()
     bench.postgres.failures = [OSError("away"), TimeoutError()]
     sink.emit(Token(content="a"))
     await bench.seen(lambda viewer: viewer.text == "a")
@@ -215,11 +206,11 @@ async def test_sink_repeats_the_raise_while_postgres_is_away(bench: Bench, clien
 
 
 @pytest.mark.parametrize("refusal", [LeaseLost(), RuntimeError("a bug")], ids=["lease lost", "bug"])
-async def test_sink_that_may_not_raise_the_attempt_is_lost(bench: Bench, client: Redis, refusal: Exception) -> None:
+async def test_sink_that_may_not_raise_the_attempt_is_lost(bench: Bench, redis: Redis, refusal: Exception) -> None:
     """A refused repair means that the run is somebody else's; one that fails otherwise gives it up as well."""
     sink = bench.open()
     await eventually(bench.ids)
-    await client.flushall()
+    await redis.flushall()
     bench.postgres.failures = [refusal]
     sink.emit(Token(content="a"))
     await eventually(lambda: bench.losses == 1)
@@ -268,11 +259,11 @@ async def test_sink_refuses_what_cannot_be_true_after_the_end(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("released", [False, True])
-async def test_sink_after_the_end_leaves_a_lost_log_alone(bench: Bench, client: Redis, released: bool) -> None:
+async def test_sink_after_the_end_leaves_a_lost_log_alone(bench: Bench, redis: Redis, released: bool) -> None:
     """An id that Postgres may know changes no more: after a loss the relay tells the end."""
     sink = bench.open()
     await eventually(bench.ids)
-    await client.flushall()
+    await redis.flushall()
     async with sink.lock:
         sink.emit(Token(content="x"))
         end_id = sink.seal_end([], done_event())
@@ -286,17 +277,17 @@ async def test_sink_after_the_end_leaves_a_lost_log_alone(bench: Bench, client: 
     assert await bench.ids() == []
 
 
-async def test_sink_waits_for_a_redis_that_is_down(bench: Bench, client: Redis) -> None:
+async def test_sink_waits_for_a_redis_that_is_down(bench: Bench, redis: Redis) -> None:
     """While Redis refuses, nothing is lost and nobody waits; afterwards the same batches go in."""
     sink = bench.open()
     await eventually(bench.ids)
-    await client.config_set("maxmemory", 1)
+    await redis.config_set("maxmemory", 1)
     try:
         sink.emit(Token(content="a"))
         await _end(sink)
         assert not await sink.drain(0.05)
     finally:
-        await client.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", 0)
     assert await sink.drain(5)
     assert await bench.ids() == ["1-1", "1-2", "1-3"]
 
@@ -344,7 +335,7 @@ async def test_sink_names_messages_by_id_when_they_are_too_large(bench: Bench) -
     assert opening.message_ids == [message.id for message in large]
 
 
-async def test_sink_cuts_large_tool_results(bench: Bench, client: Redis) -> None:
+async def test_sink_cuts_large_tool_results(bench: Bench, redis: Redis) -> None:
     """An event has the first 64 KB of a result, marked; the message in `started` has all of it."""
     sink = bench.open()
     step, message = step_event(1, "", ("a",))
@@ -355,19 +346,19 @@ async def test_sink_cuts_large_tool_results(bench: Bench, client: Redis) -> None
     told = (await bench.events())[-1]
     assert isinstance(told, ToolResult)
     assert (len(told.result), told.truncated) == (64 * 1024, True)
-    await client.flushall()
+    await redis.flushall()
     sink.emit(Token(content="next"))
     await bench.seen(lambda viewer: viewer.messages[-1:] == [("a", "x" * 100_000)])
 
 
-async def test_sink_closed_leaves_no_task_behind(bench: Bench, client: Redis) -> None:
+async def test_sink_closed_leaves_no_task_behind(bench: Bench, redis: Redis) -> None:
     """Closing frees everything at once, in whatever state the sink is."""
     before = asyncio.all_tasks()
     sink = bench.open()
     await sink.close()
     sink = bench.open()
     await eventually(bench.ids)
-    await client.flushall()
+    await redis.flushall()
     bench.postgres.gate.clear()
     sink.emit(Token(content="a"))
     await eventually(lambda: bench.postgres.asked)
