@@ -14,6 +14,7 @@ from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from redis.asyncio import Redis
 
+from common.failpoints import failpoint
 from common.ids import new_id
 from common.redis import REDIS_DOWN
 
@@ -49,11 +50,13 @@ class Bell:
         now = timestamp_ms()
         job = serialize_job(JOB, (str(run_id),), {}, None, now, serializer=serialize)
         try:
+            await failpoint("bell.before")
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(job_key_prefix + job_id, job, px=_BELL_TTL_MS)
                 pipe.zadd(QUEUE, {job_id: now})
                 pipe.rpush(WAKE, job_id)
                 pipe.ltrim(WAKE, -_WAKE_LENGTH, -1)
                 await pipe.execute()
+            await failpoint("bell.after")
         except REDIS_DOWN as error:
             _log.warning("bell_not_rung", run_id=str(run_id), error=type(error).__name__)

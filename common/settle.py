@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from common.eventlog.log import EventLog
+from common.failpoints import failpoint
 from common.ids import EventId
 from common.model.clean import clean
 from common.model.events import Cancelled, Done, Error, Terminal, ToolResult, encode_event
@@ -133,6 +134,7 @@ async def tell_end(log: EventLog, settled: Settled) -> None:
     """Tells the log of an end that was not the owner's. Raises one of REDIS_DOWN; then relays tell it by themselves."""
     if settled.started is not None:
         await log.end(settled.run_id, settled.event_id.attempt, settled.started, settled.terminal)
+        await failpoint("tell_end.after")
 
 
 def _may_end(by: Party, run: RunToEnd, attempt: int | None) -> bool:

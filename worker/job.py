@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from common.failpoints import failpoint
 from common.store.database import DATABASE_DOWN
 from common.store.run_schedule import Claim, claim_runs
 from worker.run.execution import Execution, Stop
@@ -57,7 +58,10 @@ class RunningRuns:
             return
         sent_at = time.monotonic()
         resources = self._resources
-        for claim in await claim_runs(resources.pool, resources.owner, resources.settings.lease_s, limit):
+        claims = await claim_runs(resources.pool, resources.owner, resources.settings.lease_s, limit)
+        if claims:
+            await failpoint("claim.after")
+        for claim in claims:
             self._start(claim, sent_at)
 
     def cancel(self, run_id: UUID) -> None:

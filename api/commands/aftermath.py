@@ -8,6 +8,7 @@ import structlog
 
 from api.resources import Resources
 from common.eventlog.signals import publish_cancel
+from common.failpoints import failpoint
 from common.model.run_state import CancelReason, RunState
 from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Settled, settle_within, tell_end
@@ -60,6 +61,7 @@ class Aftermath:
         for run_id in self.due:
             await resources.bell.ring(run_id)
         for run_id in self.cancelled:
+            await failpoint("signal.before")
             await publish_cancel(resources.redis, run_id)
         for end in self.ended:
             await tell_end(resources.log, end)

@@ -9,6 +9,7 @@ from api.commands.choice import Wish, check_wish, choose
 from api.commands.idempotency import once
 from api.errors import invalid, not_found
 from api.resources import Resources
+from common.failpoints import failpoint
 from common.ids import new_id
 from common.model.messages import Message
 from common.model.requests import NewMessage
@@ -34,6 +35,8 @@ async def start_run(
             return await begun_before(connection, kept)
         begun = await _start(resources, connection, principal, conversation_id, new, aftermath)
         await request.keep(connection, begun.run, begun.answer)
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
     await aftermath.carry_out(resources)
     return begun
 

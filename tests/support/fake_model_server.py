@@ -3,7 +3,8 @@
 In a test: `async with FakeModelServer() as server: server.script(Reply(text="hello"))`, with the provider's base URL
 set to `server.url`. Alone: `python -m tests.support.fake_model_server PORT`. A model named `bench?n=60&rate=20` gets
 60 tokens at 20 a second (0: at once), each of them the nanoseconds of the monotonic clock at its sending, and a
-space. A history that the real services would refuse is refused with a 400.
+space; one named `plan?…` follows its plan (`planned_model`). A history that the real services would refuse is refused
+with a 400.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import msgspec
 from tests.support.model_history_rules import find_violation
 from tests.support.model_script import Reply
 from tests.support.model_wires import WIRES, error_body
+from tests.support.planned_model import PREFIX, planned_reply
 
 DEFAULT_REPLY = Reply(text="Hello from the fake model.")
 _TOKEN = "@token@"
@@ -151,6 +153,8 @@ class _Connection(asyncio.Protocol):
                 self._send_error(path, Reply(status=400), violation)
             elif model.startswith("bench?"):
                 await self._stream_bench(wire(Reply(text=_TOKEN), model), model)
+            elif model.startswith(PREFIX):
+                await self._send_reply(path, planned_reply(model, body), model)
             else:
                 await self._send_reply(path, self._server.next_reply(model), model)
         except asyncio.CancelledError:

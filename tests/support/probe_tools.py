@@ -9,6 +9,7 @@ from common.model.run_state import Effect
 from worker.tools.base import ToolContext, ToolError, tool
 
 EFFECTS_VARIABLE = "PROBE_EFFECTS"
+SECONDS_VARIABLE = "PROBE_SECONDS"
 
 
 def _note(line: str) -> None:
@@ -34,6 +35,33 @@ async def pay(amount: int, context: ToolContext) -> str:
     _note(f"pay {amount} {context.idempotency_key}")
     await asyncio.sleep(30)
     return "paid"
+
+
+@tool(effect=Effect.AT_MOST_ONCE)
+async def charge(what: str, context: ToolContext) -> str:
+    """Charges, which must not happen twice."""
+    return await _affect("charge", what, context)
+
+
+@tool(effect=Effect.IDEMPOTENT)
+async def store(what: str, context: ToolContext) -> str:
+    """Stores under its key, as often as it is asked to."""
+    return await _affect("store", what, context)
+
+
+@tool(effect=Effect.READ)
+async def look(what: str, context: ToolContext) -> str:
+    """Looks, which changes nothing."""
+    return await _affect("look", what, context)
+
+
+async def _affect(name: str, what: str, context: ToolContext) -> str:
+    """The effect lies in the middle of its time (PROBE_SECONDS, by default none), so that a kill meets both halves."""
+    pause_s = float(os.environ.get(SECONDS_VARIABLE, "0")) / 2
+    await asyncio.sleep(pause_s)
+    _note(f"{name} {what} {context.idempotency_key} {context.tool_call_id}")
+    await asyncio.sleep(pause_s)
+    return f"{name} {what}"
 
 
 @tool(effect=Effect.READ)

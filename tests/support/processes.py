@@ -17,6 +17,7 @@ import msgspec
 from common.config import CompatibleProvider, Settings
 from common.devserver.child import Child, spawn
 from tests.support.eventually import eventually
+from tests.support.failpoints import VARIABLE
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY_S = 30
@@ -110,8 +111,9 @@ async def _process(
     module: str, env: Mapping[str, str], url: str, pass_fds: tuple[int, ...]
 ) -> AsyncIterator[RunningProcess]:
     with tempfile.NamedTemporaryFile(prefix=f"throughline-{module}-", suffix=".log") as log:
+        command = ["tests.support.armed_process", module] if VARIABLE in env else [module]
         child = spawn(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", *command],
             on_parent_death=signal.SIGKILL,
             env=env,
             cwd=_ROOT,

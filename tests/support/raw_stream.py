@@ -29,6 +29,8 @@ class RawStream:
         self.headers: dict[str, str] = {}
         self.body = b""
         self.ended_cleanly = False
+        self._frames: list[Frame] = []
+        self._parsed = 0
 
     @classmethod
     async def open(
@@ -59,15 +61,20 @@ class RawStream:
                 pass
         return self.frames
 
+    async def read_more(self) -> bool:
+        """Whether the body has gone on; False once it is over, in whichever way."""
+        return await self._read_chunk()
+
     @property
     def frames(self) -> list[Frame]:
         """The frames that are complete so far, without the opening comment and heartbeats."""
-        frames = []
-        for block in self.body.decode().split("\n\n")[:-1]:
+        end = self.body.rfind(b"\n\n")
+        for block in self.body[self._parsed : max(end, self._parsed)].decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
             if fields:
-                frames.append(Frame(fields.get("id"), json.loads(fields["data"])))
-        return frames
+                self._frames.append(Frame(fields.get("id"), json.loads(fields["data"])))
+        self._parsed = max(end + 2, self._parsed) if end >= 0 else self._parsed
+        return self._frames
 
     def close(self) -> None:
         """Leaves, in mid-stream or not."""

@@ -1,5 +1,6 @@
 """The whole system as processes: API and workers on servers of their own, and a client who only knows HTTP."""
 
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 
 from common.config import load_settings
 from common.ids import new_id
 from tests.support.api_client import make_token
 from tests.support.eventually import eventually
+from tests.support.failpoints import Failpoint, Failpoints
 from tests.support.fake_model_server import FakeModelServer
 from tests.support.probe_tools import EFFECTS_VARIABLE
 from tests.support.processes import RunningProcess, api_process, environment, worker_process
@@ -85,11 +88,13 @@ class System:
         self.servers = servers
         self.models = models
         self.effects = folder / "effects"
+        self.failpoints = Failpoints(folder / "failpoints")
         self._stack = stack
         self._environment = {
             "THROUGHLINE_ENV": "development",
             "THROUGHLINE_DATA": str(folder),
             "DATABASE_URL": url,
+            "MIGRATION_DATABASE_URL": url,
             "REDIS_URL": servers.redis_url,
             "JWT_SECRET": SECRET,
             "DEFAULT_PROVIDER": "echo",
@@ -108,13 +113,25 @@ class System:
         settings = load_settings({**self._environment, **more})
         return environment(settings, **{EFFECTS_VARIABLE: str(self.effects), **more})
 
-    async def api(self, **more: str) -> RunningProcess:
+    async def api(self, *failpoints: Failpoint, **more: str) -> RunningProcess:
         """One more API process."""
-        return await self._stack.enter_async_context(api_process(self.environment(**more)))
+        return await self._stack.enter_async_context(api_process(self._armed(failpoints, more)))
 
-    async def worker(self, **more: str) -> RunningProcess:
+    async def api_on(self, listener: socket.socket, *failpoints: Failpoint, **more: str) -> RunningProcess:
+        """One more API process, on an address that outlives it."""
+        return await self._stack.enter_async_context(api_process(self._armed(failpoints, more), listener))
+
+    async def worker(self, *failpoints: Failpoint, **more: str) -> RunningProcess:
         """One more worker process."""
-        return await self._stack.enter_async_context(worker_process(self.environment(**more)))
+        return await self._stack.enter_async_context(worker_process(self._armed(failpoints, more)))
+
+    async def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """What the database's owner sees, of all workspaces."""
+        connection = await asyncpg.connect(self._environment["MIGRATION_DATABASE_URL"])
+        try:
+            return list(await connection.fetch(query, *arguments))
+        finally:
+            await connection.close()
 
     async def client(self, api: RunningProcess, workspace_id: UUID | None = None) -> Client:
         """A member of `workspace_id` (default: a workspace of their own) at this API."""
@@ -125,17 +142,21 @@ class System:
         )
         return Client(api.url, workspace_id, await self._stack.enter_async_context(http))
 
+    def _armed(self, failpoints: tuple[Failpoint, ...], more: dict[str, str]) -> dict[str, str]:
+        env = self.environment(**more)
+        return {**env, **self.failpoints.environment(failpoints)} if failpoints else env
+
     def effects_noted(self) -> list[str]:
         """What the probe tools did, in order."""
         return self.effects.read_text().splitlines() if self.effects.exists() else []
 
 
 @asynccontextmanager
-async def running_system(*, durable: bool = False) -> AsyncIterator[System]:
+async def running_system(*, durable: bool = False, tcp: bool = False) -> AsyncIterator[System]:
     """A system without processes yet; everything it started is stopped at the end."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="throughline-system-")))
-        servers = await stack.enter_async_context(running_servers(durable=durable))
+        servers = await stack.enter_async_context(running_servers(durable=durable, tcp=tcp))
         models = await stack.enter_async_context(FakeModelServer())
         url = await servers.create_database()
         async with AsyncExitStack() as processes:

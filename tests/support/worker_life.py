@@ -18,6 +18,7 @@ from worker.providers.base import Provider
 from worker.run.execution import Execution
 from worker.run.lease import Lease, LeaseKeeper
 from worker.run.resources import Resources
+from worker.run.retry_budget import open_budgets
 from worker.tools.base import Tool
 
 OWNER = "this worker"
@@ -39,6 +40,7 @@ def worker_resources(
         bell=Bell(redis),
         keeper=LeaseKeeper(pool, OWNER, settings),
         providers={} if provider is None else {"scripted": provider},
+        retry_budgets=open_budgets(settings, ["scripted"]),
         tools=tools or {},
     )
 

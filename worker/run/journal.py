@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from common.errors import LeaseLost
+from common.failpoints import failpoint
 from common.ids import EventId, new_id
 from common.model import events
 from common.model.events import Event, Terminal
@@ -82,6 +83,7 @@ async def begin_attempt(pool: Pool, lease: Lease, attempt: int) -> int:
     """Raises the attempt of our own run, for a log that was lost or is to be trimmed. The caller holds the lock."""
     async with workspace_transaction(pool, lease.workspace_id) as connection:
         raised = await raise_attempt(connection, lease.run_id, attempt, lease.claimed_attempt, lease.lease_s)
+    await failpoint("raise_attempt.after_commit")
     lease.attempt = raised
     return raised
 
@@ -125,7 +127,7 @@ class Journal:
                 input_tokens=input_tokens,
             )
 
-        await self._commit(write)
+        await self._commit("model_call", write)
         return call_id
 
     async def end_model_call(self, end: CallEnd) -> None:
@@ -137,7 +139,7 @@ class Journal:
             if end.first_token_age_s is not None:
                 await update_first_token(connection, self._spec.id, end.first_token_age_s)
 
-        await self._commit(write)
+        await self._commit("model_call", write)
 
     async def commit_step(self, step: NewStep) -> list[LedgerCall]:
         """Commits a step with its usage and its calls, then emits them. Returns the calls to run."""
@@ -172,7 +174,7 @@ class Journal:
             shown = for_event(message)
             self._sink.emit_committed(events.Step(index=step.index, message=shown, usage=step.output.usage), shown)
 
-        _, ledger = await self._commit(write, tell)
+        _, ledger = await self._commit("step", write, tell)
         return ledger
 
     async def start_call(self, call: LedgerCall) -> None:
@@ -183,7 +185,7 @@ class Journal:
             if await update_call_started(connection, call.id, self._lease.attempt):
                 await update_open_tool_calls(connection, self._spec.id, +1)
 
-        await self._commit(write)
+        await self._commit("call", write)
         await self._lease.active.wait()
 
     async def finish_call(self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool) -> None:
@@ -214,7 +216,7 @@ class Journal:
             )
             self._sink.emit_committed(result, for_event(message))
 
-        await self._commit(write, tell)
+        await self._commit("result", write, tell)
 
     async def settle(self, outcome: RunOutcome) -> Settled:
         """Ends the run and tells it. Raises LeaseLost when it is not ours to end."""
@@ -235,7 +237,7 @@ class Journal:
                 raise LeaseLost
             self._sink.release_end()
 
-        settled = await self._commit(write, tell)
+        settled = await self._commit("end", write, tell)
         assert settled is not None, "tell raises otherwise"
         return settled
 
@@ -246,12 +248,14 @@ class Journal:
             if not await hand_back(connection, self._spec.id, self._lease.attempt):
                 raise LeaseLost
 
-        await self._commit(write)
+        await self._commit("hand_back", write)
 
-    async def _commit(self, write: Callable[[Connection], Awaitable[T]], tell: Callable[[T], None] | None = None) -> T:
+    async def _commit(
+        self, what: str, write: Callable[[Connection], Awaitable[T]], tell: Callable[[T], None] | None = None
+    ) -> T:
         async def commit() -> T:
             async with self._lease.lock:
-                result = await _persistently(self._pool, self._lease, write, renews=True)
+                result = await _persistently(self._pool, self._lease, write, held=what)
                 if tell is not None:
                     tell(result)
                 return result
@@ -276,9 +280,9 @@ async def finish_even_if_cancelled(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _persistently(
-    pool: Pool, lease: Lease, work: Callable[[Connection], Awaitable[T]], *, renews: bool = False
+    pool: Pool, lease: Lease, work: Callable[[Connection], Awaitable[T]], *, held: str | None = None
 ) -> T:
-    """A transaction, repeated while Postgres is away; `renews` when it holds the run, which extends the lease.
+    """A transaction, repeated while Postgres is away; `held` names one that holds the run, which extends the lease.
 
     Raises LeaseLost once the run is known to be somebody else's.
     """
@@ -288,6 +292,10 @@ async def _persistently(
         try:
             async with workspace_transaction(pool, lease.workspace_id) as connection:
                 result = await work(connection)
+                if held is not None:
+                    await failpoint(f"{held}.before_commit")
+            if held is not None:
+                await failpoint(f"{held}.after_commit")
         except DATABASE_DOWN as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # it met the failure, and would be lost
@@ -295,7 +303,7 @@ async def _persistently(
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
         else:
-            if renews:
+            if held is not None:
                 lease.renewed(sent_at)
             return result
 

@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from common.config import Settings
+from common.failpoints import failpoint
 from common.store.database import DATABASE_DOWN, Pool
 from common.store.run_schedule import Claim, renew_leases
 
@@ -121,6 +122,7 @@ class LeaseKeeper:
                 self._lease_s,
                 wait=False,
             )
+            await failpoint("heartbeat.after")
         except DATABASE_DOWN as error:
             _log.warning("heartbeat_failed", error=type(error).__name__, runs=len(leases))
             return

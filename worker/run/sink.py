@@ -14,6 +14,7 @@ import structlog
 
 from common.errors import LeaseLost
 from common.eventlog.log import AppendResult, Batch, EventLog
+from common.failpoints import failpoint
 from common.ids import EventId
 from common.model.events import Discarded, Event, Started, Step, Terminal, ToolResult, encode_started
 from common.model.messages import EventMessage
@@ -216,14 +217,19 @@ class Sink:
 
     async def _append(self, sealed: _Sealed) -> AppendResult:
         pause_s = _FIRST_PAUSE_S
+        if self._released and len(self._sealed) == 1:
+            await failpoint("end.before_append")
         while True:
             await self._allowed.wait()
             try:
-                return await self._log.append(self._started.run_id, sealed.batch, trim=sealed.trim)
+                result = await self._log.append(self._started.run_id, sealed.batch, trim=sealed.trim)
+                await failpoint("append.after")
+                return result
             except REDIS_DOWN as error:
                 if pause_s == _FIRST_PAUSE_S:  # once per outage and run
                     _log.warning("append_repeated", run_id=str(self._started.run_id), error=repr(error))
                 pause_s = await _pause(pause_s)
+                await failpoint("append.retry")
 
     async def _begin_attempt(self, *, trim: bool) -> bool:
         """Replaces what the log has of this run by a new attempt's `started`; False when that is refused."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from common.failpoints import failpoint
 from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
 from common.settle import UNKNOWN_OUTCOME
@@ -51,7 +52,9 @@ class ToolRunner:
             await self._ledger.finish_call(call, refusal or "", Outcome.ERROR, started=False)
             return
         await self._ledger.start_call(call)
+        await failpoint("tool.before_effect")
         answer = await execute(tool, call.arguments, self._context(call), timeout_s=self._timeout_s)
+        await failpoint("tool.after_effect")
         await self._ledger.finish_call(call, answer.content, answer.outcome, started=True)
 
     def _context(self, call: LedgerCall) -> ToolContext:
