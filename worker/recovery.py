@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -14,7 +13,7 @@ from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Failed, RunOutcome, settle, tell_end
 from common.store.conversations import lock_conversation
 from common.store.database import DATABASE_DOWN, workspace_transaction
-from common.store.run_schedule import Claim, find_cancelled, find_promotable, sweep_expired
+from common.store.run_schedule import Expired, find_cancelled, find_promotable, sweep_expired
 from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
 from worker.run.resources import Resources
@@ -39,47 +38,43 @@ async def take_due_runs(resources: Resources, runs: RunningRuns) -> None:
 async def sweep(resources: Resources) -> None:
     """Makes up for what others have left undone, until cancelled.
 
-    Only after Postgres has answered this worker, in good time, for a whole lease: after a pause of Postgres every
-    lease looks expired, and their owners must have the time to renew them first.
+    What may have to wait for a lock is done beside it: expired leases are looked for every time all the same.
     """
-    lease_s = resources.settings.lease_s
-    healthy_since: float | None = None
-    while True:
-        asked_at = time.monotonic()
-        try:
-            cancelled = await find_cancelled(resources.pool)  # touches no lease, whenever it is answered
-            answered_at = time.monotonic()
-            if healthy_since is None or answered_at - asked_at > lease_s / 2:
-                healthy_since = answered_at
-            elif answered_at - healthy_since > lease_s:
-                await _sweep(resources, cancelled)
-                if time.monotonic() - answered_at > lease_s / 2:
-                    healthy_since = None
-        except DATABASE_DOWN as error:
-            _log.warning("sweep_failed", error=type(error).__name__)
-            healthy_since = None
-        except Exception:
-            _log.exception("sweep_broke")
-            healthy_since = None
-        await _until_next(resources)
+    making_up: asyncio.Task[None] | None = None
+    async with asyncio.TaskGroup() as group:
+        while True:
+            try:
+                expired = await sweep_expired(resources.pool, resources.settings.lease_s)
+                for lease in expired:
+                    _log.warning(
+                        "lease_expired", run_id=str(lease.run_id), attempt=lease.attempt, verdict=lease.verdict
+                    )
+                if making_up is None or making_up.done():
+                    making_up = group.create_task(_make_up(resources, expired), name="make up")
+            except DATABASE_DOWN as error:
+                _log.warning("sweep_failed", error=type(error).__name__)
+            except Exception:
+                _log.exception("sweep_broke")
+            await _until_next(resources)
 
 
 async def _until_next(resources: Resources) -> None:
     await asyncio.sleep(resources.settings.sweep_s * random.uniform(0.8, 1.2))  # noqa: S311
 
 
-async def _sweep(resources: Resources, cancelled: list[Claim]) -> None:
-    for workspace_id, run_id, attempt, verdict in await sweep_expired(resources.pool):
-        _log.warning("lease_expired", run_id=str(run_id), attempt=attempt, verdict=verdict)
+async def _make_up(resources: Resources, expired: list[Expired]) -> None:
+    """Ends what must end, promotes whom nobody promoted; what it does not come to comes up again."""
+    for workspace_id, run_id, attempt, verdict in expired:
         if verdict == "crash_loop":
             await _end(resources, workspace_id, run_id, attempt, Failed(RunErrorCode.CRASH_LOOP, _CRASH_LOOP, False))
         elif verdict == "cancelled":
             await _end(resources, workspace_id, run_id, attempt, CancelledBy())
-    for workspace_id, run_id, attempt in cancelled:
-        await _end(resources, workspace_id, run_id, attempt, CancelledBy())
-    for workspace_id, conversation_id in await find_promotable(resources.pool):
-        with _next_time(conversation_id=str(conversation_id)):
-            await _promote(resources, workspace_id, conversation_id)
+    with _next_time():
+        for workspace_id, run_id, attempt in await find_cancelled(resources.pool):
+            await _end(resources, workspace_id, run_id, attempt, CancelledBy())
+        for workspace_id, conversation_id in await find_promotable(resources.pool):
+            with _next_time(conversation_id=str(conversation_id)):
+                await _promote(resources, workspace_id, conversation_id)
 
 
 async def _end(resources: Resources, workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome) -> None:

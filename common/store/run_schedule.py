@@ -68,9 +68,12 @@ async def renew_leases(
     return {row["run_id"]: row["cancel_requested"] for row in rows}
 
 
-async def sweep_expired(pool: Pool, limit: int = 100) -> list[Expired]:
-    """Requeues runs whose lease ran out and names those that must end."""
-    rows = await pool.fetch("select * from sweep_expired($1)", limit)
+async def sweep_expired(pool: Pool, answering_s: float = 0, limit: int = 100) -> list[Expired]:
+    """Requeues runs whose lease ran out and names those that must end.
+
+    None before Postgres has answered the sweeps of all workers together for `answering_s` seconds without a pause.
+    """
+    rows = await pool.fetch("select * from sweep_expired($1, $2)", limit, timedelta(seconds=answering_s))
     return [Expired(row["workspace_id"], row["run_id"], row["attempt"], row["verdict"]) for row in rows]
 
 

@@ -117,7 +117,7 @@ async def test_waiting_run_that_nobody_promoted_is_promoted(resources: Resources
 
 
 async def test_lease_is_swept_only_after_a_whole_lease_of_answers(resources: Resources, pool: Pool) -> None:
-    """A worker that has just come up gives the owners the time to renew."""
+    """Where nobody has swept for long, a worker gives the owners the time to renew."""
     seeded = await _crashed(pool, crashes=0)
     begun_at = time.monotonic()
     async with _going_on(sweep(resources)):

@@ -96,6 +96,33 @@ async def test_living_lease_is_left_alone(pool: Pool) -> None:
     assert await sweep_expired(pool) == []
 
 
+@pytest.mark.parametrize(
+    ("answering_since_s", "seen_s", "swept"),
+    [(11, 1, 1), (9, 1, 0), (3600, 6, 0)],
+    ids=["for a whole lease", "not for a whole lease", "with a pause of half a lease"],
+)
+async def test_sweep_trusts_postgres_by_what_all_workers_saw(
+    pool: Pool, database_url: str, answering_since_s: float, seen_s: float, swept: int
+) -> None:
+    """Leases are swept once Postgres has answered somebody's sweeps for a lease; whoever asks may be new."""
+    seeded = await seed_run(pool)
+    await claim_runs(pool, "dead", 10, 10)
+    await _sql(pool, seeded.workspace_id, "update runs set lease_until = clock_timestamp() - interval '1 s'")
+    owner = await asyncpg.connect(database_url)
+    try:
+        await owner.execute(
+            """
+            update availability set answering_since = clock_timestamp() - interval '1 s' * $1::float8,
+                                    seen_at = clock_timestamp() - interval '1 s' * $2::float8
+            """,
+            float(answering_since_s),
+            float(seen_s),
+        )
+    finally:
+        await owner.close()
+    assert len(await sweep_expired(pool, 10)) == swept
+
+
 async def test_first_crash_is_due_again_at_once(pool: Pool) -> None:
     """The next worker takes the run in a new attempt without waiting."""
     seeded = await seed_run(pool)
