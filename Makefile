@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install run test check bench token migrate
+.PHONY: install run test chaos teeth check bench token migrate
 
 install: .venv/installed
 
@@ -23,6 +23,16 @@ run: install
 # Most tests wait for processes: three of them at once use two cores well. A file's tests stay together.
 test: install
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+# Every fault at full scale, one after the other, with its figures, seed and log at the end. One: make chaos ARGS="-k paused"
+chaos: install
+	CHAOS=full EVENT_LOG_EXAMPLES=1000 RUN_MODEL_EXAMPLES=500 $(BIN)/python -m pytest \
+		tests/chaos tests/integration/test_event_log_model.py tests/integration/test_run_model.py $(ARGS)
+
+# Breaks the guards of tests/teeth/breakages.py one by one, in a copy: a test must fail each time. Takes half an hour.
+# One: make teeth ARGS=fence
+teeth: install
+	$(BIN)/python -m tests.teeth $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -6,14 +6,14 @@ import sys
 
 from api.app import create_app
 from api.server import Server
-from common.config import ConfigError, load_settings, redact_url
+from common.config import ConfigError, load_settings
 from common.observability.logging import configure_logging
-from common.store.database import DATABASE_DOWN
 
 
 def main() -> int:
-    """The exit status: 0 after an orderly stop, 1 without Postgres, 2 for a wrong setting, 3 for a
-    port that is taken.
+    """The exit status: 0 after an orderly stop, 2 for a wrong setting, 3 for a port that is taken.
+
+    Without Postgres or Redis it starts, and `/health/ready` tells how things stand.
 
     THROUGHLINE_FD names a listening socket to serve on that is open already, in place of HOST and PORT.
     """
@@ -25,9 +25,6 @@ def main() -> int:
     except ConfigError as error:
         print(f"api: {error}", file=sys.stderr)
         return 2
-    except DATABASE_DOWN as error:
-        print(f"api: Postgres at {redact_url(settings.database_url)} does not answer: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

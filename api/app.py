@@ -30,7 +30,7 @@ from common.config import Settings, require
 from common.eventlog.log import EventLog
 from common.queue import Bell
 from common.redis import open_redis
-from common.store.database import open_pool
+from common.store.database import close_pool, open_pool
 
 _DESCRIPTION = (
     "A multi-tenant agent server. Send `Authorization: Bearer <JWT>`, and `X-Workspace-Id: <uuid>` when the token is "
@@ -40,7 +40,7 @@ _DESCRIPTION = (
 
 
 def create_app(settings: Settings) -> Litestar:
-    """Raises ConfigError for settings that it cannot serve with; connects when it starts."""
+    """Raises ConfigError for settings that it cannot serve with; connects when it starts, or once Postgres is there."""
     require(settings, "database_url", "redis_url")
     measured = Metrics()
     app = Litestar(
@@ -64,8 +64,8 @@ def create_app(settings: Settings) -> Litestar:
 async def _lifespan(app: Litestar) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with AsyncExitStack() as stack:
-        pool = await open_pool(settings)
-        stack.push_async_callback(pool.close)
+        pool = await open_pool(settings, await_postgres=False)
+        stack.push_async_callback(close_pool, pool)
         redis = open_redis(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         queue_redis = open_redis(settings.queue_redis_url)

@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     provider_first_token_s: Positive = 60
     provider_silence_s: Positive = 60
     provider_retries: Annotated[int, msgspec.Meta(ge=0)] = 2
+    provider_retry_budget: Annotated[int, msgspec.Meta(ge=0)] = 400
+    provider_retry_ratio: Positive = 0.1
+    provider_retry_refill_s: Positive = 1
     anthropic_api_key: str = ""
     anthropic_base_url: str = "https://api.anthropic.com"
     anthropic_models: tuple[str, ...] = (DEFAULT_MODEL, "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5")

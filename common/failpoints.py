@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 FAILPOINTS = frozenset(
     {
-        "request.before_commit",  # a message and its run, in the API's transaction
+        "request.before_commit",  # a post, regenerate, edit, cancel or deletion, in the API's transaction
         "request.after_commit",  # raising here: the COMMIT's reply is lost
         "bell.before",  # committed, and nobody has been rung for
         "bell.after",
@@ -33,7 +33,11 @@ FAILPOINTS = frozenset(
         "heartbeat.after",
         "append.after",  # raising here: the script's reply is lost
         "append.retry",  # an append failed and is about to be repeated
-        "tell_end.after",  # an end that was not the owner's, just told to the log
+        "sweep.after",  # expired leases are requeued; what must end is known to this process alone
+        "promote.before_commit",  # the sweep makes up for a missed promotion
+        "promote.after_commit",
+        "tell_end.before",  # an end that was not the owner's is committed, and its log does not say so
+        "tell_end.after",
     }
 )
 

@@ -4,6 +4,7 @@ arq's own worker polls. Ours waits on a list that ringing pushes to as well, so 
 millisecond and an idle one asks Redis for nothing. A bell that is lost costs a second: workers look for due runs.
 """
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ JOB = "start_run"
 
 _BELL_TTL_MS = 3_600_000
 _WAKE_LENGTH = 10_000
+_PATIENCE_S = 1.0
 _encoder = msgspec.msgpack.Encoder(enc_hook=repr)
 _log = structlog.get_logger(__name__)
 
@@ -45,13 +47,15 @@ class Bell:
         self._redis = redis
 
     async def ring(self, run_id: UUID) -> None:
-        """Wakes one free worker. Never raises for a Redis that is down: workers find the run by themselves."""
+        """Wakes one free worker. Never raises for a Redis that is down, nor waits long for a silent one: workers find
+        the run by themselves.
+        """
         job_id = new_id().hex
         now = timestamp_ms()
         job = serialize_job(JOB, (str(run_id),), {}, None, now, serializer=serialize)
         try:
             await failpoint("bell.before")
-            async with self._redis.pipeline(transaction=True) as pipe:
+            async with asyncio.timeout(_PATIENCE_S), self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(job_key_prefix + job_id, job, px=_BELL_TTL_MS)
                 pipe.zadd(QUEUE, {job_id: now})
                 pipe.rpush(WAKE, job_id)

@@ -45,6 +45,7 @@ class Failed(NamedTuple):
     code: RunErrorCode
     message: str
     retryable: bool
+    partial_text: str | None = None
 
 
 class CancelledBy(NamedTuple):
@@ -133,6 +134,7 @@ async def settle_within(
 async def tell_end(log: EventLog, settled: Settled) -> None:
     """Tells the log of an end that was not the owner's. Raises one of REDIS_DOWN; then relays tell it by themselves."""
     if settled.started is not None:
+        await failpoint("tell_end.before")
         await log.end(settled.run_id, settled.event_id.attempt, settled.started, settled.terminal)
         await failpoint("tell_end.after")
 
@@ -187,10 +189,13 @@ def _row_end(outcome: RunOutcome) -> RunEnd:
         case Completed(finish_reason):
             return RunEnd(state=RunState.COMPLETED, finish_reason=finish_reason)
         case Failed():
-            return RunEnd(state=RunState.FAILED, error=_error(outcome))
+            return RunEnd(state=RunState.FAILED, error=_error(outcome), partial_text=_partial_text(outcome))
         case CancelledBy():
-            text = outcome.partial_text
-            return RunEnd(state=RunState.CANCELLED, partial_text=None if text is None else clean(text))
+            return RunEnd(state=RunState.CANCELLED, partial_text=_partial_text(outcome))
+
+
+def _partial_text(outcome: Failed | CancelledBy) -> str | None:
+    return None if outcome.partial_text is None else clean(outcome.partial_text)
 
 
 def _error(outcome: Failed) -> RunError:

@@ -6,7 +6,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -27,8 +28,9 @@ from worker.job import RunningRuns, start_run
 from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
 from worker.recovery import sweep, take_due_runs
-from worker.run.lease import LeaseKeeper
+from worker.run.lease import BEATS_AT_ONCE, LeaseKeeper
 from worker.run.resources import Resources
+from worker.run.retry_budget import open_budgets
 from worker.tools.base import Tool
 from worker.tools.environment import hide_keys
 from worker.tools.loading import load_tools
@@ -36,6 +38,7 @@ from worker.tools.loading import load_tools
 _log = structlog.get_logger(__name__)
 _BELL_WAIT_S = 5.0
 _BELLS_AT_ONCE = 50
+_LISTEN_AGAIN_S = 1.0
 _OFFER_EVERY_S = 20.0
 
 
@@ -76,6 +79,13 @@ class BellWorker(Worker):
                 _log.warning("queue_unreachable", error=type(error).__name__)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 1.0)
+                await self._free_places()
+
+    async def _free_places(self) -> None:
+        """arq never gives back the place of a job that Redis broke off: once none is running, all are free."""
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.tasks.clear()
+        self.job_counter, self.sem = 0, asyncio.BoundedSemaphore(self.max_jobs)
 
     async def _wait_for_bell(self) -> None:
         await self._runs.has_room()
@@ -94,6 +104,7 @@ async def serve(settings: Settings) -> None:
     if pool is None:
         return
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    beats_pool = await open_pool(settings, BEATS_AT_ONCE, await_postgres=False, idle_s=settings.lease_s)
     redis, queue_redis = open_redis(settings.redis_url), open_redis(settings.queue_redis_url)
     resources = Resources(
         settings=settings,
@@ -101,8 +112,9 @@ async def serve(settings: Settings) -> None:
         pool=pool,
         log=EventLog(redis, settings.stream_ttl_s),
         bell=Bell(queue_redis),
-        keeper=LeaseKeeper(pool, owner, settings),
+        keeper=LeaseKeeper(pool, owner, settings, beats_pool),
         providers=providers,
+        retry_budgets=open_budgets(settings, providers),
         tools=tools,
     )
     _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
@@ -113,7 +125,7 @@ async def serve(settings: Settings) -> None:
             await provider.close()
         for client in (redis, queue_redis):
             await client.aclose()
-        await close_pool(pool)
+        await asyncio.gather(close_pool(pool), close_pool(beats_pool))
     _log.info("worker_stopped", owner=owner)
 
 
@@ -124,8 +136,8 @@ async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyn
         "heartbeat": resources.keeper.run(),
         "due runs": take_due_runs(resources, runs),
         "sweep": sweep(resources),
-        "bell": _answer_bells(resources.settings.queue_redis_url, runs),
-        "cancels": _hear_cancels(redis, runs),
+        "bell": _persist(partial(_answer_bells, resources.settings.queue_redis_url, runs)),
+        "cancels": _persist(partial(_hear_cancels, redis, runs)),
         "offers": _offer(resources.pool, resources.owner, offered),
     }
     async with asyncio.TaskGroup() as group:
@@ -136,6 +148,16 @@ async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyn
         await _cancel(background)
         with contextlib.suppress(*DATABASE_DOWN):
             await update_offers_left(resources.pool, resources.owner)
+
+
+async def _persist(listen: Callable[[], Awaitable[None]]) -> None:
+    """What is heard over Redis is only told sooner: whatever goes wrong with it, the worker lives on without."""
+    while True:
+        try:
+            await listen()
+        except Exception:
+            _log.exception("listening_broke")
+        await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
 async def _answer_bells(url: str, runs: RunningRuns) -> None:
@@ -167,9 +189,11 @@ async def _offer(pool: Pool, owner: str, offered: Offers) -> None:
     while True:
         try:
             await upsert_offers(pool, owner, offered)
+            pause_s = _OFFER_EVERY_S
         except DATABASE_DOWN as error:
             _log.warning("offers_not_written", error=type(error).__name__)
-        await asyncio.sleep(_OFFER_EVERY_S)
+            pause_s = 1.0
+        await asyncio.sleep(pause_s)
 
 
 def _offers(settings: Settings, providers: list[providers_base.ProviderOffer], tools: Mapping[str, Tool]) -> Offers:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from common.failpoints import failpoint
 from common.model.run_state import RunErrorCode
 from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Failed, RunOutcome, settle, tell_end
@@ -19,6 +20,7 @@ from worker.job import RunningRuns
 from worker.run.resources import Resources
 
 _LOCK_S = 1.0
+_TELL_S = 1.0
 _log = structlog.get_logger(__name__)
 _CRASH_LOOP = "the run crashed its worker again and again"
 
@@ -45,6 +47,8 @@ async def sweep(resources: Resources) -> None:
         while True:
             try:
                 expired = await sweep_expired(resources.pool, resources.settings.lease_s)
+                if expired:
+                    await failpoint("sweep.after")
                 for lease in expired:
                     _log.warning(
                         "lease_expired", run_id=str(lease.run_id), attempt=lease.attempt, verdict=lease.verdict
@@ -81,13 +85,16 @@ async def _end(resources: Resources, workspace_id: UUID, run_id: UUID, attempt: 
     with _next_time(run_id=str(run_id)):
         settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
         if settled is not None:
-            await tell_end(resources.log, settled)
+            async with asyncio.timeout(_TELL_S):  # relays tell it by themselves; the next run must be ended too
+                await tell_end(resources.log, settled)
 
 
 async def _promote(resources: Resources, workspace_id: UUID, conversation_id: UUID) -> None:
     async with workspace_transaction(resources.pool, workspace_id, lock_timeout_s=_LOCK_S) as connection:
         if await lock_conversation(connection, conversation_id) is not None:
             await promote_waiting(connection, conversation_id)
+            await failpoint("promote.before_commit")
+    await failpoint("promote.after_commit")
 
 
 @contextmanager

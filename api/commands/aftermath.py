@@ -58,10 +58,23 @@ class Aftermath:
             _log.warning("signal_not_sent", error=type(error).__name__)
 
     async def _tell(self, resources: Resources) -> None:
+        """All three at once: the queue may have a Redis of its own, and neither waits for the other's."""
+        failures = await asyncio.gather(
+            self._ring(resources), self._signal(resources), self._tell_ends(resources), return_exceptions=True
+        )
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _ring(self, resources: Resources) -> None:
         for run_id in self.due:
             await resources.bell.ring(run_id)
+
+    async def _signal(self, resources: Resources) -> None:
         for run_id in self.cancelled:
             await failpoint("signal.before")
             await publish_cancel(resources.redis, run_id)
+
+    async def _tell_ends(self, resources: Resources) -> None:
         for end in self.ended:
             await tell_end(resources.log, end)

@@ -7,6 +7,7 @@ from api.auth import Principal
 from api.commands.aftermath import Aftermath
 from api.errors import not_found
 from api.resources import Resources
+from common.failpoints import failpoint
 from common.model.messages import Run
 from common.model.run_state import CancelReason
 from common.store.conversations import lock_conversation
@@ -29,6 +30,8 @@ async def cancel_run(resources: Resources, principal: Principal, run_id: UUID) -
             return run
         await lock_conversation(connection, run.conversation_id)
         await aftermath.cancel(connection, run_id, CancelReason.USER, promote=True)
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
     await aftermath.carry_out(resources)
     return await _wait_for_end(resources, principal, run)
 

@@ -6,6 +6,7 @@ from api.auth import Principal
 from api.commands.aftermath import Aftermath
 from api.errors import not_found
 from api.resources import Resources
+from common.failpoints import failpoint
 from common.model.run_state import CancelReason
 from common.store.conversations import lock_conversation, update_conversation_deleted
 from common.store.database import workspace_transaction
@@ -21,4 +22,6 @@ async def delete_conversation(resources: Resources, principal: Principal, conver
         for run in reversed(await select_unfinished_runs(connection, conversation_id)):
             await aftermath.cancel(connection, run.id, CancelReason.CONVERSATION_DELETED, promote=False)
         await update_conversation_deleted(connection, conversation_id)
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
     await aftermath.carry_out(resources)

@@ -6,6 +6,7 @@ from api.auth import Principal
 from api.commands.begin_run import busy
 from api.errors import not_found
 from api.resources import Resources
+from common.failpoints import failpoint
 from common.model.messages import Message
 from common.store.conversations import lock_conversation
 from common.store.database import workspace_transaction
@@ -29,4 +30,7 @@ async def edit_message(
         for run in unfinished:
             if place <= Place(turns[run.trigger_message_id], 0):
                 raise busy(run)
-        return await update_message_edited(connection, message_id, content)
+        message = await update_message_edited(connection, message_id, content)
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
+    return message

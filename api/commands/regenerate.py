@@ -9,6 +9,7 @@ from api.commands.choice import Wish, choose
 from api.commands.idempotency import once
 from api.errors import invalid, not_found
 from api.resources import Resources
+from common.failpoints import failpoint
 from common.model.messages import Conversation, Message, Run
 from common.model.requests import Regeneration
 from common.model.run_state import CancelReason
@@ -42,6 +43,8 @@ async def regenerate(
             raise not_found()
         begun = await _regenerate(resources, connection, principal, conversation, message_id, change, aftermath)
         await request.keep(connection, begun.run, begun.answer)
+        await failpoint("request.before_commit")
+    await failpoint("request.after_commit")
     await aftermath.carry_out(resources)
     return begun
 

@@ -11,7 +11,9 @@ from common.ids import EventId
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN
 
-_PAGE = 512
+_FIRST_PAGE = 32
+_LARGEST_PAGE = 512
+_PAGE_BYTES = 256 * 1024
 
 
 class Follower:
@@ -32,6 +34,8 @@ class Follower:
         self._told = cursor
         """The greatest id that the client has seen."""
         self._reading = False
+        self._page = _FIRST_PAGE
+        """How many events to read at once. A reader that takes nothing holds two pages, so they are kept small."""
         self._anchored = False
         """Whether this reading of the log has found the position in it."""
         self.ended = False
@@ -83,7 +87,8 @@ class Follower:
             page = []
         if page:
             batches = [self._tell(page)]
-            self._reading = not self.ended and (len(page) >= _PAGE or feed.terminal is not None)
+            self._reading = not self.ended and (len(page) >= self._page or feed.terminal is not None)
+            self._page = _next_page(self._page, page)
             return batches
         self._reading = False
         return [] if feed.terminal is None else await self._tell_stored_end()
@@ -91,9 +96,9 @@ class Follower:
     async def _read_page(self, feed: Feed) -> list[LogEvent]:
         position = self._position
         if position is None or self._anchored:
-            return await self._hub.read_after(self._subject, position, _PAGE)
+            return await self._hub.read_after(self._subject, position, self._page)
         before = EventId(position.attempt, max(position.n - 1, 0))
-        page = await self._hub.read_after(self._subject, before, _PAGE + 1)
+        page = await self._hub.read_after(self._subject, before, self._page + 1)
         if page and page[0].id == position:
             self._anchored = True
             return page[1:]
@@ -101,7 +106,7 @@ class Follower:
 
     async def _repair(self, feed: Feed) -> list[LogEvent]:
         """The log lacks our position: `started` without an id, then the log from its first event."""
-        log = await self._hub.read_after(self._subject, None, _PAGE)
+        log = await self._hub.read_after(self._subject, None, self._page)
         first = log[0].id if log else None
         if first is None and feed.terminal is not None:
             repair = []  # The stored end brings its own `started`.
@@ -154,6 +159,12 @@ class Follower:
 
     def _is_new(self, event_id: EventId | None) -> bool:
         return event_id is None or self._told is None or event_id > self._told
+
+
+def _next_page(page: int, events: Sequence[LogEvent]) -> int:
+    """How many events of this size are about _PAGE_BYTES; it grows step by step, since the next may be larger."""
+    size = sum(len(event.data) for event in events) // len(events)
+    return max(1, min(4 * page, _PAGE_BYTES // max(size, 1), _LARGEST_PAGE))
 
 
 def _insist_on_cancellation() -> None:

@@ -24,6 +24,8 @@ from common.store.run_schedule import poll_runs
 
 _POLL_S = 2.0
 _CONCURRENT_READS = 16
+_READ_S = 3.0
+_TELL_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -147,8 +149,14 @@ class Hub:
         return self._feeds[subject.run_id]
 
     async def read_after(self, subject: Subject, after: EventId | None, limit: int) -> list[LogEvent]:
-        """`EventLog.read_after`, a few at a time: after a reconnect every client reads at once."""
-        async with self._reads:
+        """`EventLog.read_after`, a few at a time: after a reconnect every client reads at once.
+
+        While Redis is known to be away nobody waits to find that out again, and until then nobody for long: the
+        client makes its connections one by one.
+        """
+        async with self._reads, asyncio.timeout(_READ_S):
+            if self._subscriber.away:
+                raise ConnectionError("Redis is away")
             return await self._log.read_after(subject.run_id, after, limit)
 
     async def started(self, subject: Subject) -> bytes | None:
@@ -165,9 +173,10 @@ class Hub:
             if feed.stored_end is None:
                 async with workspace_transaction(self._pool, subject.workspace_id) as connection:
                     feed.stored_end = await select_stored_end(connection, subject.run_id)
-                if feed.stored_end is not None:
+                if feed.stored_end is not None and not self._subscriber.away:
                     with contextlib.suppress(*REDIS_DOWN):
-                        await self._tell_log(subject.run_id, feed.stored_end)
+                        async with asyncio.timeout(_TELL_S):
+                            await self._tell_log(subject.run_id, feed.stored_end)
         return feed.stored_end
 
     async def _tell_log(self, run_id: UUID, end: StoredEnd) -> None:

@@ -6,6 +6,7 @@ when to look at the log again.
 """
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterable
@@ -53,6 +54,7 @@ class Subscriber:
         self._unconfirmed: dict[bytes, int] = {}
         self._awaiting_pong = False
         self._serving = False
+        self._away = False
 
     @property
     def subscriptions(self) -> int:
@@ -63,6 +65,11 @@ class Subscriber:
     def connected(self) -> bool:
         """Whether Redis answers as far as anybody knows."""
         return self._serving
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis is known not to answer: it was lost, or could not be reached, and is not back."""
+        return self._away
 
     def subscribe(self, channel: bytes) -> None:
         """Wants `channel`; `on_confirmed` follows, at once or whenever Redis is there."""
@@ -81,19 +88,23 @@ class Subscriber:
             await self._changed.wait()
             if not self._wanted:
                 self._changed.clear()
+                self._away = False  # as far as anybody knows: nobody looks any more
                 continue
             connection = self._make_connection()
             try:
                 async with asyncio.timeout(_CONNECT_S):
                     await connection.connect()  # type: ignore[no-untyped-call]
                 backoff = _BACKOFF_S[0]
+                self._away = False
                 await self._serve(connection)
             except (*REDIS_DOWN, TimeoutError) as error:
                 _log.warning("subscriber_lost", error=str(error))
             finally:
+                self._away = True
                 self._on_lost()
                 self._changed.set()
                 await connection.disconnect(nowait=True)
+            await self._forget_connections()
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 -- jitter
             backoff = min(limit, backoff * 2)
 
@@ -114,6 +125,11 @@ class Subscriber:
         }
         connection: AbstractConnection = pool.connection_class(**{**pool.connection_kwargs, **own})
         return connection
+
+    async def _forget_connections(self) -> None:
+        """Where one connection was lost, those that lie idle are as well: who got one would wait for its timeout."""
+        with contextlib.suppress(*REDIS_DOWN):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         self._sent.clear()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Literal
 
+import structlog
 from litestar import Response, Router, get
 from litestar.di import NamedDependency
 from litestar.enums import MediaType
@@ -17,6 +18,7 @@ from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN, check_alive
 
 _LIMIT_S = 2.0
+_log = structlog.get_logger(__name__)
 
 
 @get("/health/live")
@@ -25,19 +27,18 @@ async def live() -> Alive:
     return Alive()
 
 
-@get(
-    "/health/ready",
-    responses={503: ResponseSpec(Health, generate_examples=False, description="Says which store does not answer")},
-)
+@get("/health/ready", responses={503: ResponseSpec(Health, generate_examples=False, description="Without Postgres")})
 async def ready(resources: Process) -> Response[Health]:
-    """Whether this process can work: asks Postgres and Redis, each for 2 s at most."""
-    postgres, redis = await asyncio.gather(
-        _ask(check_alive(resources.pool)),
-        _ask(resources.redis.ping()),
-    )
-    up = postgres == redis == "ok"
-    health = Health(status="ok" if up else "unavailable", postgres=postgres, redis=redis)
-    return Response(health, status_code=200 if up else 503)
+    """Whether requests should come here: yes while Postgres answers, also without Redis. Asks each for 2 s at most.
+
+    Redis is the same for all processes: to take each of them out of service for it would end what goes on without it.
+    """
+    postgres, redis = await asyncio.gather(_ask(check_alive(resources.pool)), _ask(resources.redis.ping()))
+    status: Literal["ok", "degraded", "unavailable"] = "ok" if redis == "ok" else "degraded"
+    if postgres == "down":
+        status = "unavailable"
+    health = Health(status=status, postgres=postgres, redis=redis)
+    return Response(health, status_code=503 if postgres == "down" else 200)
 
 
 @get("/metrics", media_type=MediaType.TEXT)
@@ -51,6 +52,10 @@ async def _ask(answer: Awaitable[object]) -> Literal["ok", "down"]:
         async with asyncio.timeout(_LIMIT_S):
             await answer
     except (*DATABASE_DOWN, *REDIS_DOWN):
+        return "down"
+    except Exception:
+        # A password or a role that is refused: it answers, but not to us.
+        _log.exception("store_refuses")
         return "down"
     return "ok"
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from uuid import UUID
 
 import redis.asyncio
+import structlog
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError
 
@@ -13,6 +14,8 @@ from common.redis import REDIS_DOWN
 
 _PING_EVERY_S = 5.0
 _RECONNECT_AFTER_S = 0.5
+
+_log = structlog.get_logger(__name__)
 
 
 async def publish_cancel(redis: redis.asyncio.Redis, run_id: UUID) -> None:
@@ -30,9 +33,20 @@ async def subscribe_cancels(redis: redis.asyncio.Redis) -> AsyncGenerator[UUID, 
             async with redis.pubsub() as pubsub:
                 await pubsub.subscribe(cancel_channel())
                 async for data in _messages(pubsub):
-                    yield UUID(data.decode())
+                    run_id = _parse(data)
+                    if run_id is not None:
+                        yield run_id
         except REDIS_DOWN:
             await asyncio.sleep(_RECONNECT_AFTER_S)
+
+
+def _parse(data: bytes) -> UUID | None:
+    """None for what nobody of ours has published."""
+    try:
+        return UUID(data.decode())
+    except ValueError:
+        _log.warning("signal_malformed", data=repr(data[:100]))
+        return None
 
 
 async def _messages(pubsub: PubSub) -> AsyncGenerator[bytes]:

@@ -21,7 +21,7 @@ class Page(Wire, Generic[T], kw_only=True):
 
 class ConversationDetail(Conversation, kw_only=True):
     """A conversation with its messages. `activeRun` keeps it busy; `lastRun` is that one, else the newest: it shows the
-    `error` of a run that failed and the `partialText` of one that was cancelled."""
+    `error` of a run that failed and the `partialText` of one that failed or was cancelled."""
 
     messages: Annotated[list[Message] | None, Meta(description="The current ones; null when not asked for.")] = None
     active_run: Run | None = None
@@ -44,9 +44,13 @@ class Ticket(Wire, kw_only=True):
 
 
 class Health(Wire, kw_only=True):
-    """Whether this process can do its work, and which of its two stores answers."""
+    """Whether this process can do its work, and which of its two stores answers.
 
-    status: Literal["ok", "unavailable"]
+    `degraded`: without Redis messages are taken and runs go on, but their events come late. `unavailable`: without
+    Postgres nothing is taken.
+    """
+
+    status: Literal["ok", "degraded", "unavailable"]
     postgres: Literal["ok", "down"]
     redis: Literal["ok", "down"]
 

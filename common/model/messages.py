@@ -165,7 +165,7 @@ class Run(Wire, kw_only=True):
     error: RunError | None = None
     usage: Usage
     partial_text: Annotated[
-        str | None, Meta(description="What the unfinished step had said when the run was cancelled; in no message.")
+        str | None, Meta(description="What the unfinished step of a failed or cancelled run had said; in no message.")
     ] = None
     timings: Timings
     created_by: str

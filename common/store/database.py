@@ -1,8 +1,8 @@
 """Connections to Postgres, and the one way to a workspace's transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -36,34 +36,115 @@ DATABASE_DOWN = (
 """What a query raises when Postgres is gone, starting, stopping, failing over, out of places or too busy with
 somebody else's lock: try again later."""
 
-_IDLE_IN_TRANSACTION = "10s"
+TRANSACTION_S = 7.0
+"""How long a transaction takes at most, the wait for its connection included."""
+
+_CONNECT_S = 5.0
+_ANSWER_S = 2.0
+"""How long the first statement of a transaction, which has nothing to do, may be without an answer."""
+_STATEMENT_S = 5.0
+_SILENCE_S = 6.0
+"""Longer than Postgres lets a statement take: who has said nothing by then says nothing any more."""
+_ROLLBACK_S = 1.0
+_IDLE_IN_TRANSACTION_S = 5.0
 _CLOSE_S = 5.0
 
 
-async def open_pool(settings: Settings, size: int | None = None) -> Pool:
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """One that is thrown away when it does not answer in time, and all others of its pool that are as old with it.
+
+    A connection that is cut off without a word (a failover, a firewall) looks like a slow one. But Postgres itself ends
+    a statement that is slow, and says so.
+    """
+
+    condemn: Callable[[], Awaitable[None]] | None = None
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        # Its pool does so in the background, where nobody wants to hear of a server that no longer says goodbye.
+        with suppress(*DATABASE_DOWN):
+            await super().close(timeout=timeout)
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        async with self._in_time():
+            return str(await super().execute(query, *args, timeout=timeout))
+
+    async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None:
+        async with self._in_time():
+            await super().executemany(command, args, timeout=timeout)
+
+    async def _execute(self, *args: Any, **options: Any) -> Any:
+        async with self._in_time():
+            return await super()._execute(*args, **options)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self.terminate()
+            if self.condemn is not None:
+                await self.condemn()
+            raise
+
+
+async def open_pool(
+    settings: Settings, size: int | None = None, *, await_postgres: bool = True, idle_s: float = 300
+) -> Pool:
     """A pool whose connections run as the app role. Refuses to serve as owner, superuser or BYPASSRLS.
 
-    Raises ConfigError for a role that must not serve, and what asyncpg raises when there is no connection.
+    Raises ConfigError for a role that must not serve, and one of DATABASE_DOWN when there is no connection; without
+    `await_postgres` it opens the pool all the same, and connects when somebody needs it. A connection that nobody needs
+    for `idle_s` seconds is closed.
     """
     role = {"role": settings.database_role} if settings.database_role else {}
-    return await asyncpg.create_pool(
+    generation = 0
+
+    async def prepare(connection: _Connection) -> None:
+        born_in = generation
+
+        async def condemn() -> None:
+            nonlocal generation
+            if born_in == generation:  # younger ones than this have nothing to do with its silence
+                generation += 1
+                await pool.expire_connections()
+
+        connection.condemn = condemn
+        await _prepare(connection)
+
+    pool: Pool = await asyncpg.create_pool(
         settings.database_url,
-        min_size=1,
+        min_size=0,
         max_size=size or settings.database_pool_size,
+        connection_class=_Connection,
         statement_cache_size=settings.database_statement_cache,
-        max_inactive_connection_lifetime=300,
+        max_inactive_connection_lifetime=idle_s,
         server_settings={
             "application_name": "throughline",
             "timezone": "UTC",
-            # A process that is stopped or cut off inside a transaction must not hold its locks for ever.
-            "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
+            "statement_timeout": _milliseconds(_STATEMENT_S),
+            # A process that is stopped or cut off inside a transaction must not hold its locks until leases end.
+            "idle_in_transaction_session_timeout": _milliseconds(_IDLE_IN_TRANSACTION_S),
+            # A client that has vanished gives back its place among max_connections after a minute, not after hours.
+            "tcp_keepalives_idle": "30",
+            "tcp_keepalives_interval": "10",
+            "tcp_keepalives_count": "3",
             **role,
         },
-        timeout=5,
-        command_timeout=30,
-        init=_init,
+        timeout=_CONNECT_S,
+        command_timeout=_SILENCE_S,
+        init=prepare,
         reset=_keep,
     )
+    try:
+        await check_alive(pool)
+    except DATABASE_DOWN:
+        if await_postgres:
+            pool.terminate()
+            raise
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
 
 
 async def close_pool(pool: Pool) -> None:
@@ -77,50 +158,72 @@ async def close_pool(pool: Pool) -> None:
 
 @asynccontextmanager
 async def workspace_transaction(
-    pool: Pool, workspace_id: UUID, *, lock_timeout_s: float | None = None
+    pool: Pool, workspace_id: UUID, *, lock_timeout_s: float | None = None, limit_s: float | None = TRANSACTION_S
 ) -> AsyncIterator[Connection]:
     """A transaction that sees `workspace_id` alone; commits on a clean exit, rolls back on any exception.
 
     Raises ValueError for a value that its column cannot take: repeating that would not help. With `lock_timeout_s`
-    it waits no longer for a lock, and raises one of DATABASE_DOWN.
+    it waits no longer for a lock, and raises one of DATABASE_DOWN; so it does after `limit_s` in all.
     """
     # One message for all; a UUID object and a number cannot carry SQL.
     begin = f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'"
     if lock_timeout_s is not None:
-        begin += f"; set local lock_timeout = {round(lock_timeout_s * 1000)}"
-    async with pool.acquire() as connection:
+        begin += f"; set local lock_timeout = {_milliseconds(lock_timeout_s)}"
+    async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
+        connection = await _answering(pool, stack, begin, _ANSWER_S)
         try:
-            await connection.execute(begin)
             yield connection
+            await connection.execute("commit")
         except BaseException as error:
-            # What is reported is why it failed, not that a lost connection cannot be rolled back.
-            with suppress(*DATABASE_DOWN):
-                await connection.execute("rollback")
+            await _roll_back(connection)
             if isinstance(error, asyncpg.DataError):
                 # asyncpg counts a value that does not fit its column among the errors of a lost connection.
                 raise ValueError(str(error)) from error
             raise
-        else:
-            await connection.execute("commit")
 
 
-async def check_alive(pool: Pool) -> None:
-    """One round trip; raises one of DATABASE_DOWN."""
-    async with pool.acquire(timeout=2) as connection:
-        await connection.fetchval("select 1", timeout=2)
+async def check_alive(pool: Pool, limit_s: float = _ANSWER_S) -> None:
+    """One round trip; raises one of DATABASE_DOWN, at the latest after `limit_s` without counting a new connection."""
+    async with AsyncExitStack() as stack:
+        await _answering(pool, stack, "select 1", limit_s / 2)
 
 
-async def _init(connection: Connection) -> None:
-    await connection.set_type_codec(
-        "jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog", format="text"
-    )
-    row = await connection.fetchrow(
-        """
-        select current_user as name, rolsuper or rolbypassrls as unrestricted,
-               exists (select from pg_class where relname = 'runs' and relowner = r.oid) as owner
-        from pg_roles r where rolname = current_user
-        """
-    )
+async def _answering(pool: Pool, stack: AsyncExitStack, first: str, within_s: float) -> Connection:
+    """A connection that has executed `first`; where one does not answer within `within_s` seconds, a new one."""
+    connection: Connection = await stack.enter_async_context(pool.acquire())
+    try:
+        await connection.execute(first, timeout=within_s)
+    except TimeoutError:
+        connection = await stack.enter_async_context(pool.acquire())
+        await connection.execute(first, timeout=within_s)
+    except asyncio.CancelledError:
+        await _roll_back(connection)
+        raise
+    return connection
+
+
+async def _roll_back(connection: Connection) -> None:
+    # What is reported is why it failed, not that a lost connection cannot be rolled back.
+    with suppress(*DATABASE_DOWN):
+        await connection.execute("rollback", timeout=_ROLLBACK_S)
+
+
+async def _prepare(connection: _Connection) -> None:
+    try:
+        await connection.set_type_codec(
+            "jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog", format="text"
+        )
+        row = await connection.fetchrow(
+            """
+            select current_user as name, rolsuper or rolbypassrls as unrestricted,
+                   exists (select from pg_class where relname = 'runs' and relowner = r.oid) as owner
+            from pg_roles r where rolname = current_user
+            """
+        )
+    except BaseException:
+        # The pool would close it in good order, and wait for a server that has gone.
+        connection.terminate()
+        raise
     if row is None or row["unrestricted"] or row["owner"]:
         name = row["name"] if row else "?"
         raise ConfigError(
@@ -131,6 +234,10 @@ async def _init(connection: Connection) -> None:
 
 async def _keep(_: Connection) -> None:
     """Replaces asyncpg's reset query: all state is SET LOCAL, so a returned connection has none to reset."""
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
 
 
 def _encode_json(value: Any) -> str:

@@ -173,7 +173,8 @@ async def update_progress(
     await connection.execute(
         """
         update runs
-        set step_count = $2, step_finish_reason = $3, crashes_since_progress = 0,
+        set step_count = $2, step_finish_reason = $3,
+            crashes_since_progress = 0, crashes_at_progress = crashes_total,
             first_token_at = coalesce(first_token_at, clock_timestamp() - $4::float8 * interval '1 second')
         where id = $1
         """,

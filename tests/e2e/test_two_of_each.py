@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.eventually import eventually
-from tests.support.model_script import Reply
 from tests.support.system import Client, System, fold, ids_increase, running_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,30 +56,6 @@ async def test_several_viewers_see_the_same(clients: tuple[Client, Client]) -> N
     assert all(stream.ended_cleanly for stream in streams)
 
 
-async def test_run_is_cancelled_through_another_api(system: System, clients: tuple[Client, Client]) -> None:
-    """The call answers with the end; the provider's connection is closed; one `cancelled` ends the stream."""
-    here, there = clients
-    abandoned = system.models.abandoned_streams
-    system.models.script(Reply(text="word " * 200, pause_s=0.02))
-    run = await here.start("talk", provider="anthropic", model="claude-test")
-    stream = await here.stream(run)
-    await stream.read_until(b'"type":"token"')
-    answer = await there.http.post(f"/v1/runs/{run['id']}/cancel")
-    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    assert answer.json()["partialText"].startswith("word")
-    events = [frame.event for frame in await stream.read_to_end()]
-    assert [event for event in events if event["type"] in ("done", "error", "cancelled")] == [
-        {"type": "cancelled", "reason": "user"}
-    ]
-    await eventually(lambda: system.models.abandoned_streams == abandoned + 1)
-    assert [message["role"] for message in await here.messages(run)] == ["user"], "half a step is no message"
-    run = await here.run(run)
-    assert run["usage"]["estimated"] is True
-    assert run["usage"]["outputTokens"] > 0
-    again = await here.http.post(f"/v1/runs/{run['id']}/cancel")
-    assert (again.status_code, again.json()) == (200, run)
-
-
 async def test_reader_that_leaves_cancels_nothing(clients: tuple[Client, Client]) -> None:
     """The run goes on without anybody watching, and its message is complete."""
     here, _ = clients
@@ -92,21 +66,6 @@ async def test_reader_that_leaves_cancels_nothing(clients: tuple[Client, Client]
     await here.state_is(run, "completed")
     (answer,) = [message for message in await here.messages(run) if message["role"] == "assistant"]
     assert answer["content"].count("nobody is listening") == 20
-
-
-async def test_messages_posted_while_busy_run_in_order(clients: tuple[Client, Client]) -> None:
-    """Enqueued runs start one after the other, in the order of their messages, through whichever API they came."""
-    here, there = clients
-    conversation = await here.conversation()
-    runs = [await here.post(conversation, "first", **SLOW)]
-    for number, client in enumerate((there, here, there)):
-        runs.append(await client.post(conversation, f"next {number}", ifBusy="enqueue"))
-    assert [run["state"] for run in runs[1:]] == ["waiting"] * 3
-    await here.state_is(runs[-1], "completed")
-    ended = [(await here.run(run))["finishedAt"] for run in runs]
-    assert ended == sorted(ended)
-    roles = [message["role"] for message in await here.messages(runs[0])]
-    assert roles == ["user", "assistant"] * 4
 
 
 async def test_interrupt_cancels_and_goes_on(clients: tuple[Client, Client]) -> None:

@@ -24,18 +24,48 @@ async def test_healthy_process_says_so_to_anyone(api: LiveApi) -> None:
     assert (ready.status_code, ready.json()) == (200, {"status": "ok", "postgres": "ok", "redis": "ok"})
 
 
-async def test_process_without_redis_is_not_ready(settings: Settings) -> None:
-    """503 within the time limit, and it says which store does not answer."""
+async def test_process_without_redis_is_ready_and_degraded(settings: Settings) -> None:
+    """It still takes messages, so a load balancer must not take it out of service; it says what is missing."""
     async with live_api(msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1")) as api:
         nobody = await api.client()
 
         ready = await nobody.get("/health/ready")
 
-        assert (ready.status_code, ready.json()) == (
-            503,
-            {"status": "unavailable", "postgres": "ok", "redis": "down"},
-        )
+        assert (ready.status_code, ready.json()) == (200, {"status": "degraded", "postgres": "ok", "redis": "down"})
         assert (await nobody.get("/health/live")).status_code == 200
+
+
+async def test_process_that_postgres_refuses_is_not_ready(settings: Settings) -> None:
+    """A database that answers, but not to this process, is as good as none."""
+    async with running_servers() as servers:
+        url = servers.url_of("nowhere")
+        await servers.embedded.postgres.stop()
+        async with live_api(msgspec.structs.replace(settings, database_url=url)) as api:
+            await servers.embedded.postgres.start()
+            with structlog.testing.capture_logs() as logs:
+                ready = await (await api.client()).get("/health/ready")
+            assert (ready.status_code, ready.json()["postgres"]) == (503, "down")
+            assert [log["event"] for log in logs] == ["store_refuses"]
+
+
+async def test_process_that_starts_before_postgres_waits_for_it(settings: Settings, workspace_id: UUID) -> None:
+    """It answers, and is not ready; once Postgres is there, it is, without a restart."""
+    async with running_servers(durable=True) as servers:
+        url = await servers.create_database()
+        await servers.embedded.postgres.stop()
+        async with live_api(msgspec.structs.replace(settings, database_url=url)) as api:
+            client = await api.member(workspace_id)
+            ready = await client.get("/health/ready")
+            assert (ready.status_code, ready.json()) == (
+                503,
+                {"status": "unavailable", "postgres": "down", "redis": "ok"},
+            )
+            assert refusal_of(await client.get("/v1/agents")) == (503, "unavailable")
+
+            await servers.embedded.postgres.start()
+
+            assert (await client.get("/health/ready")).json()["status"] == "ok"
+            assert (await client.get("/v1/agents")).status_code == 200
 
 
 async def test_postgres_that_is_gone_is_a_503_and_heals(settings: Settings, workspace_id: UUID) -> None:

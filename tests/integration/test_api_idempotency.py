@@ -1,7 +1,5 @@
 """Idempotency-Key, and posts that attach to what an earlier one began."""
 
-import asyncio
-
 import asyncpg
 import httpx
 
@@ -11,18 +9,6 @@ from tests.support.api_client import LiveApi, make_conversation, post_message, r
 from tests.support.hand_worker import answer
 
 KEY = {"Idempotency-Key": "a-key"}
-
-
-async def test_identical_posts_in_parallel_make_one_run(client: httpx.AsyncClient) -> None:
-    """50 posts with one key at once: one message, one run, 50 equal answers byte for byte."""
-    path = f"/v1/conversations/{await make_conversation(client)}/messages"
-
-    answers = await asyncio.gather(*(client.post(path, json={"content": "x"}, headers=KEY) for _ in range(50)))
-
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.content for answer in answers}) == 1
-    assert len((await client.get(path)).json()["data"]) == 1
-    assert len((await client.get("/v1/runs")).json()["data"]) == 1
 
 
 async def test_same_request_later_gets_the_first_answer(client: httpx.AsyncClient) -> None:

@@ -1,12 +1,20 @@
-"""Transactions of one workspace."""
+"""Transactions of one workspace, and connections that die."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
 
 import asyncpg
+import msgspec
 import pytest
 
 from common.config import ConfigError, Settings
 from common.ids import new_id
-from common.store.database import DATABASE_DOWN, Pool, open_pool, workspace_transaction
+from common.store import database
+from common.store.database import DATABASE_DOWN, TRANSACTION_S, Pool, open_pool, workspace_transaction
 from tests.support.seed import seed_run
+from tests.support.servers import Servers
+from tests.support.tcp_proxy import Mode, TcpProxy
 
 
 async def test_value_that_does_not_fit_is_no_outage(pool: Pool) -> None:
@@ -53,3 +61,89 @@ async def test_service_refuses_to_be_the_owner(settings: Settings) -> None:
     values = {name: getattr(settings, name) for name in settings.__struct_fields__}
     with pytest.raises(ConfigError, match="row level security"):
         await open_pool(Settings(**{**values, "database_role": ""}))
+
+
+@pytest.fixture
+async def proxied(servers: Servers, settings: Settings) -> AsyncIterator[tuple[TcpProxy, Pool]]:
+    """Connections that a test can break."""
+    async with TcpProxy(servers.database_url) as proxy:
+        url = proxy.url_of(settings.database_url)
+        pool = await open_pool(msgspec.structs.replace(settings, database_url=url))
+        yield proxy, pool
+        pool.terminate()
+
+
+@pytest.mark.parametrize("mode", [Mode.BLACK_HOLE, Mode.HALF_OPEN, Mode.LOSE_REPLIES])
+async def test_transaction_moves_to_a_new_connection(proxied: tuple[TcpProxy, Pool], mode: Mode) -> None:
+    """Where the old ones have died without a word, the first transaction notices within seconds, the next at once."""
+    proxy, pool = proxied
+    await _use_at_once(pool, 5)
+    proxy.switch(mode, new=False)
+    assert await _seconds(_use_at_once(pool, 1)) < 4
+    assert await _seconds(_use_at_once(pool, 5)) < 1
+
+
+async def test_transaction_over_a_dead_connection_does_not_hang(proxied: tuple[TcpProxy, Pool]) -> None:
+    """Silence in its middle ends it after a while, and nothing waits for what cannot come."""
+    proxy, pool = proxied
+    with pytest.raises(TimeoutError):
+        async with workspace_transaction(pool, new_id()) as connection:
+            proxy.switch(Mode.BLACK_HOLE)
+            begun = time.monotonic()
+            await connection.execute("select 1")
+    assert 5 < time.monotonic() - begun < 7
+
+
+async def test_transaction_without_postgres_has_a_limit(proxied: tuple[TcpProxy, Pool]) -> None:
+    """Old and new connections are silent: all who wait for one learn so in time, however many they are."""
+    proxy, pool = proxied
+    await _use_at_once(pool, 5)
+    proxy.switch(Mode.BLACK_HOLE)
+    begun = time.monotonic()
+    for ended in await asyncio.gather(*(_use_at_once(pool, 1) for _ in range(40)), return_exceptions=True):
+        assert isinstance(ended, DATABASE_DOWN)
+    assert time.monotonic() - begun < TRANSACTION_S + 2
+    proxy.switch(Mode.PASS)
+    assert await _seconds(_use_at_once(pool, 5)) < 1
+
+
+async def test_query_over_a_dead_connection_does_not_hang(proxied: tuple[TcpProxy, Pool]) -> None:
+    """One without a transaction is given up as well, and its connection with it."""
+    proxy, pool = proxied
+    proxy.switch(Mode.BLACK_HOLE, new=False)
+    with pytest.raises(TimeoutError):
+        await pool.fetch("select 1", timeout=0.5)
+    assert await _seconds(pool.fetch("select 1")) < 1
+
+
+async def test_slow_statement_is_no_dead_connection(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres itself ends it and says so; the connection is kept."""
+    monkeypatch.setattr(database, "_STATEMENT_S", 0.2)
+    pool = await open_pool(settings, 1)
+    before = await pool.fetchval("select pg_backend_pid()")
+    with pytest.raises(asyncpg.QueryCanceledError):
+        async with workspace_transaction(pool, new_id()) as connection:
+            await connection.execute("select pg_sleep(5)")
+    assert await pool.fetchval("select pg_backend_pid()") == before
+    await pool.close()
+
+
+async def test_transaction_that_idles_lets_go_of_its_locks(pool: Pool) -> None:
+    """Before a lease ends: whoever was cut off in the middle of a transaction must not hold up others for longer."""
+    async with workspace_transaction(pool, new_id()) as connection:
+        limit = await connection.fetchval("select current_setting('idle_in_transaction_session_timeout')::interval")
+    assert limit.total_seconds() < Settings().lease_s
+
+
+async def _use_at_once(pool: Pool, count: int) -> None:
+    async def use() -> None:
+        async with workspace_transaction(pool, new_id()) as connection:
+            await connection.execute("select pg_sleep(0.01)")
+
+    await asyncio.gather(*(use() for _ in range(count)))
+
+
+async def _seconds(work: Awaitable[object]) -> float:
+    begun = time.monotonic()
+    await work
+    return time.monotonic() - begun

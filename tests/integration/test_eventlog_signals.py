@@ -74,3 +74,12 @@ async def test_cancel_signals_ping_a_silent_connection(
     run_id = new_id()
     await publish_cancel(redis, run_id)
     await eventually(lambda: heard == [run_id])
+
+
+async def test_cancel_signals_pass_over_what_is_none(redis: Redis, heard: list[object]) -> None:
+    """Whoever publishes nonsense does not make a worker deaf."""
+    run_id = new_id()
+    for nonsense in (b"nonsense", b"\xff", b""):
+        await redis.publish(cancel_channel(), nonsense)
+    await publish_cancel(redis, run_id)
+    await eventually(lambda: heard == [run_id])

@@ -10,7 +10,7 @@ from common.errors import LeaseLost
 from common.eventlog.keys import head_key
 from common.eventlog.log import AppendResult, Batch, EventLog
 from common.ids import EventId, new_id
-from common.model.events import Cancelled, Discarded, Event, Started, Token, ToolResult, decode_event
+from common.model.events import Cancelled, Discarded, Event, Reasoning, Started, Token, ToolResult, decode_event
 from common.model.run_state import CancelReason
 from tests.support.event_log import Viewer, committed, done_event, result_event, started_event, step_event
 from tests.support.eventually import eventually
@@ -290,6 +290,31 @@ async def test_sink_waits_for_a_redis_that_is_down(bench: Bench, redis: Redis) -
         await redis.config_set("maxmemory", 0)
     assert await sink.drain(5)
     assert await bench.ids() == ["1-1", "1-2", "1-3"]
+
+
+async def test_sink_without_redis_holds_what_was_said_and_not_how(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pieces come while Redis is away, few wait, and none is missing when it is back."""
+    append = bench.log.append
+    monkeypatch.setattr(bench.log, "append", _away)
+    sink = bench.open()
+    most = 0
+    for number in range(100_000):
+        sink.emit(Token(content=f"{number} "))
+        if number % 1000 == 0:
+            sink.emit(Reasoning(content="hm "))
+        most = max(most, len(sink._pending))
+    assert most < 100_000 / 10
+    monkeypatch.setattr(bench.log, "append", append)
+    text = "".join(f"{number} " for number in range(100_000))
+    viewer = await bench.seen(lambda viewer: viewer.text == text)
+    assert viewer.shown["reasoning"] == "hm " * 100
+    assert bench.postgres.attempt == 1, "nothing was lost, so no attempt has begun"
+
+
+async def _away(*_: object, **__: object) -> AppendResult:
+    raise ConnectionError
 
 
 async def test_sink_suspended_starts_no_append(bench: Bench) -> None:

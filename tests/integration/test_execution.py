@@ -104,7 +104,7 @@ def begin(settings: Settings, pool: Pool, redis: Redis) -> Begin:
 
 
 async def test_cancel_while_a_model_call_is_noted_leaves_none_open(begin: Begin, pool: Pool) -> None:
-    """The call that was metered and never made is closed with the run."""
+    """The call that was metered and never made is cancelled, and costs nothing."""
     probed = ProbedPool(pool)
 
     async def cancel() -> None:
@@ -113,7 +113,7 @@ async def test_cancel_while_a_model_call_is_noted_leaves_none_open(begin: Begin,
     probed.after("insert into model_calls", cancel)
     attempt = await begin(provider := ScriptedProvider(says("hi")), through=probed.as_pool)
     assert (await attempt.run()).state is RunState.CANCELLED
-    assert await read(pool, attempt.seeded, MODEL_CALLS) == [("crashed",)]
+    assert await read(pool, attempt.seeded, "select state, input_tokens from model_calls") == [("cancelled", 0)]
     assert provider.requests == []
 
 
@@ -127,6 +127,12 @@ async def test_cancel_keeps_text_that_cannot_be_stored(begin: Begin, text: str) 
     run = await running
     assert (run.state, run.partial_text) == (RunState.CANCELLED, "bad \ufffd text")
     assert isinstance((await attempt.events())[-1], Cancelled)
+
+
+async def test_failed_run_keeps_what_it_had_said(begin: Begin) -> None:
+    """The text of the step that its provider broke off is kept as `partialText`, as it is for a cancelled run."""
+    run = await (await begin(ScriptedProvider([TextDelta("some words"), ProviderError("rejected", "no")]))).run()
+    assert (run.state, run.partial_text) == (RunState.FAILED, "some words")
 
 
 async def test_refusal_that_cannot_be_stored_ends_the_run(begin: Begin) -> None:

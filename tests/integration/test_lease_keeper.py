@@ -1,6 +1,7 @@
 """One heartbeat for all leases of a worker, on real rows."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,15 @@ import pytest
 
 from common.config import Settings
 from common.model.run_state import CancelReason
-from common.store.database import Pool, workspace_transaction
+from common.store.database import Pool, open_pool, workspace_transaction
 from common.store.run_transitions import request_cancel
 from tests.support.eventually import eventually
+from tests.support.probed_pool import ProbedPool
 from tests.support.seed import Seeded, seed_run
+from tests.support.servers import Servers
+from tests.support.tcp_proxy import Mode, TcpProxy
 from tests.support.worker_life import OWNER, claim_lease, crash
-from worker.run.lease import Lease, LeaseKeeper
+from worker.run.lease import BEATS_AT_ONCE, Lease, LeaseKeeper
 
 
 @pytest.fixture
@@ -105,3 +109,40 @@ async def test_cancel_that_nobody_signalled_is_found_by_the_heartbeat(
         async with _beating(keeper):
             await eventually(lambda: "cancel" in held.told)
         assert "lost" not in held.told
+
+
+async def test_leases_outlive_dead_connections(settings: Settings, pool: Pool, servers: Servers) -> None:
+    """All connections fall silent: long before it is known that they are dead, a heartbeat over a new one arrives."""
+    settings = msgspec.structs.replace(settings, lease_s=2, heartbeat_s=0.5)
+    async with TcpProxy(servers.database_url) as proxy:
+        proxied = msgspec.structs.replace(settings, database_url=proxy.url_of(settings.database_url))
+        runs_pool, beats_pool = await open_pool(proxied), await open_pool(proxied, BEATS_AT_ONCE)
+        keeper = LeaseKeeper(runs_pool, OWNER, settings, beats_pool)
+        async with _held(keeper, pool, settings) as held, _beating(keeper):
+            suspended = []
+            held.lease.on_suspend = lambda: suspended.append(time.monotonic())
+            for mode in (Mode.BLACK_HOLE, Mode.RESET, Mode.HALF_OPEN):
+                await held.renewals(2)
+                proxy.switch(mode, new=False)
+            await held.renewals(2)
+            assert not suspended
+            assert not held.told
+        runs_pool.terminate()
+        beats_pool.terminate()
+
+
+async def test_heartbeat_that_is_not_answered_holds_up_no_other(pool: Pool, settings: Settings) -> None:
+    """The next ones are sent all the same, and renew."""
+    probed = ProbedPool(pool)
+    keeper = LeaseKeeper(pool, OWNER, msgspec.structs.replace(settings, heartbeat_s=0.02), probed.as_pool)
+    unanswered = asyncio.Event()
+
+    async def never() -> None:
+        unanswered.set()
+        await asyncio.Event().wait()
+
+    probed.after("renew_leases", never)
+    async with _held(keeper, pool, settings) as held, _beating(keeper):
+        async with asyncio.timeout(5):
+            await unanswered.wait()
+        await held.renewals(2)

@@ -105,6 +105,16 @@ async def test_cancelled_run_whose_worker_died_is_ended_and_told(resources: Reso
     assert await read_one(pool, seeded, "terminal_attempt, terminal_n, crashes_total") == (2, 2, 0)
 
 
+async def test_run_handed_back_under_a_cancel_is_ended_and_told(resources: Resources, pool: Pool) -> None:
+    """Its worker left before it knew of the request: nobody claims the run, the sweep ends it."""
+    seeded = await seed_run(pool)
+    await _request_cancel(pool, seeded)
+    async with _going_on(sweep(resources)):
+        await _reaches(pool, seeded, "cancelled")
+        events = await eventually(lambda: told(resources.log, seeded.run.id))
+    assert [type(event) for event in events] == [Started, Cancelled]
+
+
 async def test_waiting_run_that_nobody_promoted_is_promoted(resources: Resources, pool: Pool) -> None:
     """The first of a conversation without an active run becomes due, the others wait on."""
     first = await seed_run(pool, state=RunState.WAITING)

@@ -4,7 +4,8 @@ import pytest
 from redis.asyncio import Redis
 
 from api.relay import hub as hub_module
-from api.relay.hub import Hub
+from api.relay.follow import Follower
+from api.relay.hub import Hub, Subject
 from common.eventlog.keys import events_key, head_key, live_channel
 from common.eventlog.log import EventLog
 from common.ids import EventId
@@ -187,3 +188,17 @@ async def test_follow_of_an_end_that_nobody_appended(
     await player.end(tell_log=False)
     assert await reader.ended() == ["started", "a", "started", "done"]
     assert reader.ids == ["1-1", "1-2", None, "1-3"]
+
+
+async def test_follow_reads_large_events_a_few_at_a_time(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """A client that takes nothing holds little: pages are cut by their bytes, not only by their number of events."""
+    player = await Player.begin(pool, log)
+    for _ in range(100):
+        await player.tell("x" * 32_000)
+    await player.end()
+    follower = Follower(hub, Subject(player.workspace_id, player.id), None, idle_s=15)
+    groups = [batches async for batches in follower.batches()]
+    sizes = [sum(len(event.data) for batch in batches for event in batch.events) for batches in groups]
+    assert sum(sizes) > 100 * 32_000
+    assert max(sizes) < 32 * 33_000, "the first page"
+    assert max(sizes[1:]) < 300_000

@@ -127,6 +127,28 @@ async def test_relay_replaces_a_half_open_connection(
     await reader.leave()
 
 
+async def test_relay_tells_many_ends_while_redis_is_silent(
+    valkey: Valkey, hub: Hub, pool: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once Redis is known to say nothing, nobody waits for it again: all clients learn the end from Postgres."""
+    monkeypatch.setattr(subscriber, "_PING_S", 0.1)
+    monkeypatch.setattr(hub_module, "_POLL_S", 0.2)
+    player = await Player.begin(pool, log)
+    reader = Reader(hub, player)
+    await reader.told("started")
+    assert valkey.child is not None
+    valkey.child.send(signal.SIGSTOP)
+    try:
+        await eventually(lambda: not hub.connected)
+        end = await player.end(tell_log=False)
+        late = [Reader(hub, player, None, end) for _ in range(20)]
+        for one in late:
+            assert await one.ended() == ["started", "done"]
+        assert await reader.ended() == ["started", "started", "done"]
+    finally:
+        valkey.child.send(signal.SIGCONT)
+
+
 async def subscriber_of(client: object) -> object:
     """The number of the connection that subscribes."""
     connections = await client.client_list(_type="pubsub")  # type: ignore[attr-defined]

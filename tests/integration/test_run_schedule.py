@@ -1,5 +1,6 @@
 """Claims, leases and sweeps, on the database's own clock."""
 
+import asyncio
 from uuid import UUID
 
 import asyncpg
@@ -17,7 +18,7 @@ from common.store.run_schedule import (
     renew_leases,
     sweep_expired,
 )
-from common.store.run_transitions import raise_attempt, request_cancel
+from common.store.run_transitions import raise_attempt, request_cancel, update_progress
 from tests.support.seed import Seeded, seed_run
 
 
@@ -39,12 +40,28 @@ async def _crash(pool: Pool, seeded: Seeded, *, in_tool: bool) -> str:
     return expired.verdict
 
 
+async def _progress(pool: Pool, seeded: Seeded, step: int) -> None:
+    async with workspace_transaction(pool, seeded.workspace_id) as connection:
+        await update_progress(connection, seeded.run.id, step_count=step, finish_reason=None, first_token_age_s=None)
+
+
 async def test_run_is_claimed_once(pool: Pool) -> None:
     """Two workers that look at the same moment get different runs, each in its first attempt."""
     seeded = [await seed_run(pool) for _ in range(3)]
     first, second = await claim_runs(pool, "a", 10, 2), await claim_runs(pool, "b", 10, 10)
     assert [claim.attempt for claim in (*first, *second)] == [1, 1, 1]
     assert {claim.run_id for claim in (*first, *second)} == {one.run.id for one in seeded}
+
+
+async def test_claims_at_the_same_moment_take_different_runs(pool: Pool) -> None:
+    """Two workers that both find a run due, and wait for the same lock, do not both get it."""
+    seeded = await seed_run(pool)
+    async with workspace_transaction(pool, seeded.workspace_id) as connection:
+        await connection.execute("select from runs where id = $1 for update", seeded.run.id)
+        claiming = [asyncio.create_task(claim_runs(pool, f"worker {number}", 10, 5)) for number in range(2)]
+        await asyncio.wait(claiming, timeout=0.5)  # Both skip it; whoever does not would wait here.
+    claims = [*await claiming[0], *await claiming[1], *await claim_runs(pool, "later", 10, 5)]
+    assert claims == [Claim(seeded.workspace_id, seeded.run.id, 1)]
 
 
 async def test_claim_under_lock_is_skipped(pool: Pool) -> None:
@@ -145,10 +162,43 @@ async def test_third_crash_inside_a_tool_is_a_loop(pool: Pool) -> None:
     assert verdicts == ["requeued", "requeued", "crash_loop"]
 
 
+async def test_runs_on_their_last_chance_are_kept_apart(pool: Pool) -> None:
+    """Of the runs that one more crash would end a worker has one at a time, so that the guilty one goes alone."""
+    suspects = [await seed_run(pool) for _ in range(3)]
+    for one in suspects:
+        await _sql(pool, one.workspace_id, "update runs set crashes_since_progress = 2")
+    innocent = await seed_run(pool)
+    first, second = await claim_runs(pool, "a", 10, 10)
+    assert {first.run_id, second.run_id} == {suspects[0].run.id, innocent.run.id}
+    assert await claim_runs(pool, "a", 10, 10) == []
+    assert [claim.run_id for claim in await claim_runs(pool, "b", 10, 10)] == [suspects[1].run.id]
+    await _sql(pool, suspects[0].workspace_id, "update runs set crashes_since_progress = 0")
+    assert [claim.run_id for claim in await claim_runs(pool, "a", 10, 10)] == [suspects[2].run.id]
+
+
 async def test_tenth_crash_is_a_loop_whatever_ran(pool: Pool) -> None:
     """A crash without a tool is probably a neighbour's fault, but not ten times."""
     seeded = await seed_run(pool)
     verdicts = [await _crash(pool, seeded, in_tool=False) for _ in range(10)]
+    assert verdicts == ["requeued"] * 9 + ["crash_loop"]
+
+
+async def test_crashes_before_a_step_do_not_count_after_it(pool: Pool) -> None:
+    """A run that goes on between its crashes is due again at once, and no loop, however many workers die under it."""
+    seeded = await seed_run(pool)
+    for step in range(1, 16):
+        assert await _crash(pool, seeded, in_tool=False) == "requeued"
+        assert len(await claim_runs(pool, "next", 10, 10)) == 1
+        await _progress(pool, seeded, step)
+
+
+async def test_tenth_crash_inside_a_tool_is_a_loop_whatever_progress(pool: Pool) -> None:
+    """A run that kills its worker in every step is ended before its last step."""
+    seeded = await seed_run(pool)
+    verdicts = []
+    for step in range(1, 11):
+        verdicts.append(await _crash(pool, seeded, in_tool=True))
+        await _progress(pool, seeded, step)
     assert verdicts == ["requeued"] * 9 + ["crash_loop"]
 
 

@@ -85,12 +85,11 @@ WRONG = [
     ({"PORT": "many"}, 2, "PORT"),
     ({"THROUGHLINE_FD": "77"}, 2, "THROUGHLINE_FD"),
     ({"DATABASE_ROLE": "postgres"}, 2, "refusing to serve"),
-    ({"DATABASE_URL": "postgresql://nobody:secret-word@127.0.0.1:1/x"}, 1, "does not answer"),
 ]
 
 
 async def test_process_says_in_one_line_why_it_does_not_start(settings: Settings, listener: socket.socket) -> None:
-    """A wrong setting ends it with status 2, a database that is not there with 1; no traceback, no password."""
+    """A wrong setting ends it with status 2, without a traceback."""
     processes = [await start(settings, listener, **changes) for changes, _, _ in WRONG]
     for process, (changes, status, says) in zip(processes, WRONG, strict=True):
         code, output = await ended(process)
@@ -99,4 +98,3 @@ async def test_process_says_in_one_line_why_it_does_not_start(settings: Settings
         assert last.startswith("api: ")
         assert says in last
         assert "Traceback" not in output
-        assert "secret-word" not in output

@@ -27,14 +27,22 @@ _BROKEN = {
     """,
     "run that began before the one before it had ended": """
         select later.id from runs later
-        join runs earlier on earlier.conversation_id = later.conversation_id and earlier.turn < later.turn
-        where later.started_at < earlier.finished_at
+        join runs earlier on earlier.conversation_id = later.conversation_id and earlier.created_at < later.created_at
+        where later.started_at < coalesce(earlier.finished_at, 'infinity')
     """,
-    "completed run whose usage is not the sum of its calls": """
-        select r.id from runs r join model_calls c on c.run_id = r.id
-        where r.state = 'completed'
+    "ended run whose usage is not the sum of its calls": """
+        select r.id from runs r left join model_calls c on c.run_id = r.id
+        where r.finished_at is not null
         group by r.workspace_id, r.id
-        having sum(c.output_tokens) <> (r.usage ->> 'outputTokens')::bigint
+        having coalesce(sum(c.input_tokens), 0) <> (r.usage ->> 'inputTokens')::bigint
+            or coalesce(sum(c.output_tokens), 0) <> (r.usage ->> 'outputTokens')::bigint
+            or coalesce(sum(c.cached_input_tokens), 0) <> (r.usage ->> 'cachedInputTokens')::bigint
+            or coalesce(sum(c.cache_write_tokens), 0) <> (r.usage ->> 'cacheWriteTokens')::bigint
+            or coalesce(sum(c.reasoning_tokens), 0) <> (r.usage ->> 'reasoningTokens')::bigint
+            or coalesce(bool_or(c.estimated), false) <> (r.usage ->> 'estimated')::boolean
+    """,
+    "crashed model call that was free, or is not marked as estimated": """
+        select run_id from model_calls where state = 'crashed' and (input_tokens = 0 or not estimated)
     """,
 }
 

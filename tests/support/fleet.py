@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -50,14 +50,20 @@ class Fleet:
         return [(row["id"], row["attempt"]) for row in rows]
 
 
-def recovery_seconds(orphans: Iterable[Orphan], watchers: Iterable[Watcher]) -> list[float]:
-    """For each orphan the seconds until its client saw its next attempt; none for one that had just ended."""
+def recovery_seconds(orphans: Sequence[Orphan], watchers: Iterable[Watcher]) -> list[float]:
+    """For each orphan the seconds until its client saw its next attempt; none for one that had just ended.
+
+    An attempt that was killed before its client saw it was at work too, at its end at the latest.
+    """
     of_run = {watcher.run["id"]: watcher for watcher in watchers}
     seconds = []
     for orphan in orphans:
+        at_work = [other.at for other in orphans if other.run_id == orphan.run_id and other.attempt > orphan.attempt]
         for seen in of_run[str(orphan.run_id)].seen:
             frame_attempt = int((seen.frame.id or "0-0").rpartition(":")[2].split("-")[0])
             if seen.at > orphan.at and frame_attempt > orphan.attempt:
-                seconds.append(seen.at - orphan.at)
+                at_work.append(seen.at)
                 break
+        if at_work:
+            seconds.append(min(at_work) - orphan.at)
     return seconds

@@ -65,15 +65,16 @@ async def _affect(name: str, what: str, context: ToolContext) -> str:
 
 
 @tool(effect=Effect.READ)
-async def die() -> str:
+async def die(what: str, context: ToolContext) -> str:
     """Takes its worker with it."""
-    _note("die")
+    _note(f"die {what} {context.idempotency_key} {context.tool_call_id}")
     os.kill(os.getpid(), 9)
     return "unreachable"
 
 
 @tool(effect=Effect.READ)
-async def freeze() -> str:
+async def freeze(what: str, context: ToolContext) -> str:
     """Blocks the event loop, as no tool should."""
+    _note(f"freeze {what} {context.idempotency_key} {context.tool_call_id}")
     time.sleep(30)
     return "thawed"

@@ -72,10 +72,12 @@ class ProbedPool:
         self._connect()
         return await self.execute(self.real.fetch, statement, *arguments)
 
-    async def execute(self, method: Callable[..., Awaitable[Any]], statement: str, *arguments: Any) -> Any:
+    async def execute(
+        self, method: Callable[..., Awaitable[Any]], statement: str, *arguments: Any, **options: Any
+    ) -> Any:
         """Has the real `method` execute the statement; then the probes that were planted for it have their turn."""
         await self._flowing.wait()
-        answer = await method(statement, *arguments)
+        answer = await method(statement, *arguments, **options)
         for planted in [planted for planted in self._planted if planted.fragment in statement]:
             self._planted.remove(planted)
             await planted.probe()
@@ -95,7 +97,7 @@ class _ProbedConnection:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._connection, name)
 
-        async def execute(statement: str, *arguments: Any) -> Any:
-            return await self._pool.execute(method, statement, *arguments)
+        async def execute(statement: str, *arguments: Any, **options: Any) -> Any:
+            return await self._pool.execute(method, statement, *arguments, **options)
 
         return execute

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import httpx
@@ -18,6 +18,7 @@ from common.config import CompatibleProvider, Settings
 from common.devserver.child import Child, spawn
 from tests.support.eventually import eventually
 from tests.support.failpoints import VARIABLE
+from tests.support.forker import AVAILABLE, ForkedChild, the_forker
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY_S = 30
@@ -27,7 +28,7 @@ _GRACE_S = 40
 class RunningProcess:
     """A process of the system. `url` is the API's address, empty for a worker."""
 
-    def __init__(self, child: Child, log: Path, url: str) -> None:
+    def __init__(self, child: Child | ForkedChild, log: Path, url: str) -> None:
         self.child = child
         self.url = url
         self._log = log
@@ -66,12 +67,14 @@ def open_listener() -> socket.socket:
 
 
 @asynccontextmanager
-async def api_process(env: Mapping[str, str], listener: socket.socket | None = None) -> AsyncIterator[RunningProcess]:
+async def api_process(
+    env: Mapping[str, str], listener: socket.socket | None = None, *, forked: bool = False
+) -> AsyncIterator[RunningProcess]:
     """A ready `python -m api` with `env`, stopped with SIGTERM afterwards. `listener` stays the caller's."""
     listening = listener or open_listener()
     host, port = listening.getsockname()
     fd = listening.fileno()
-    async with _process("api", {**env, "THROUGHLINE_FD": str(fd)}, f"http://{host}:{port}", (fd,)) as api:
+    async with _process("api", {**env, "THROUGHLINE_FD": str(fd)}, f"http://{host}:{port}", (fd,), forked) as api:
         if listener is None:
             # Ours would keep taking connections once the API is gone.
             listening.close()
@@ -89,9 +92,9 @@ async def api_process(env: Mapping[str, str], listener: socket.socket | None = N
 
 
 @asynccontextmanager
-async def worker_process(env: Mapping[str, str]) -> AsyncIterator[RunningProcess]:
+async def worker_process(env: Mapping[str, str], *, forked: bool = False) -> AsyncIterator[RunningProcess]:
     """A `python -m worker` with `env` that has told the catalogue what it offers; SIGTERM afterwards."""
-    async with _process("worker", env, "", ()) as worker:
+    async with _process("worker", env, "", (), forked) as worker:
         connection = await asyncpg.connect(env["MIGRATION_DATABASE_URL"])
         try:
 
@@ -108,18 +111,22 @@ async def worker_process(env: Mapping[str, str]) -> AsyncIterator[RunningProcess
 
 @asynccontextmanager
 async def _process(
-    module: str, env: Mapping[str, str], url: str, pass_fds: tuple[int, ...]
+    module: Literal["api", "worker"], env: Mapping[str, str], url: str, pass_fds: tuple[int, ...], forked: bool
 ) -> AsyncIterator[RunningProcess]:
     with tempfile.NamedTemporaryFile(prefix=f"throughline-{module}-", suffix=".log") as log:
-        command = ["tests.support.armed_process", module] if VARIABLE in env else [module]
-        child = spawn(
-            [sys.executable, "-m", *command],
-            on_parent_death=signal.SIGKILL,
-            env=env,
-            cwd=_ROOT,
-            stdout=log.file,
-            pass_fds=pass_fds,
-        )
+        child: Child | ForkedChild
+        if forked and AVAILABLE:
+            child = await the_forker().fork(module, env, log.file, pass_fds)
+        else:
+            command = ["tests.support.armed_process", module] if VARIABLE in env else [module]
+            child = spawn(
+                [sys.executable, "-m", *command],
+                on_parent_death=signal.SIGKILL,
+                env=env,
+                cwd=_ROOT,
+                stdout=log.file,
+                pass_fds=pass_fds,
+            )
         try:
             yield RunningProcess(child, Path(log.name), url)
         finally:

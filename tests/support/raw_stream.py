@@ -76,6 +76,11 @@ class RawStream:
         self._parsed = max(end + 2, self._parsed) if end >= 0 else self._parsed
         return self._frames
 
+    @property
+    def local_port(self) -> int:
+        """Our port, by which the server knows this connection."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
     def close(self) -> None:
         """Leaves, in mid-stream or not."""
         self._writer.close()

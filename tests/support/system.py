@@ -17,6 +17,7 @@ from tests.support.api_client import make_token
 from tests.support.eventually import eventually
 from tests.support.failpoints import Failpoint, Failpoints
 from tests.support.fake_model_server import FakeModelServer
+from tests.support.forker import AVAILABLE, the_forker
 from tests.support.probe_tools import EFFECTS_VARIABLE
 from tests.support.processes import RunningProcess, api_process, environment, worker_process
 from tests.support.raw_stream import Frame, RawStream
@@ -82,20 +83,34 @@ class Client:
 
 
 class System:
-    """Servers, a fake model server, and whatever processes a test starts."""
+    """Servers, a fake model server, and whatever processes a test starts.
 
-    def __init__(self, servers: Servers, models: FakeModelServer, stack: AsyncExitStack, folder: Path, url: str):
+    `forked` spares each process the time of its imports; see `tests.support.forker`.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        models: FakeModelServer,
+        stack: AsyncExitStack,
+        folder: Path,
+        url: str,
+        *,
+        redis_url: str | None = None,
+        forked: bool = False,
+    ) -> None:
         self.servers = servers
         self.models = models
         self.effects = folder / "effects"
         self.failpoints = Failpoints(folder / "failpoints")
         self._stack = stack
+        self._forked = forked
         self._environment = {
             "THROUGHLINE_ENV": "development",
             "THROUGHLINE_DATA": str(folder),
             "DATABASE_URL": url,
             "MIGRATION_DATABASE_URL": url,
-            "REDIS_URL": servers.redis_url,
+            "REDIS_URL": redis_url or servers.redis_url,
             "JWT_SECRET": SECRET,
             "DEFAULT_PROVIDER": "echo",
             "DEFAULT_MODEL": "echo",
@@ -115,15 +130,18 @@ class System:
 
     async def api(self, *failpoints: Failpoint, **more: str) -> RunningProcess:
         """One more API process."""
-        return await self._stack.enter_async_context(api_process(self._armed(failpoints, more)))
+        process = api_process(self._armed(failpoints, more), forked=self._forked)
+        return await self._stack.enter_async_context(process)
 
     async def api_on(self, listener: socket.socket, *failpoints: Failpoint, **more: str) -> RunningProcess:
         """One more API process, on an address that outlives it."""
-        return await self._stack.enter_async_context(api_process(self._armed(failpoints, more), listener))
+        process = api_process(self._armed(failpoints, more), listener, forked=self._forked)
+        return await self._stack.enter_async_context(process)
 
     async def worker(self, *failpoints: Failpoint, **more: str) -> RunningProcess:
         """One more worker process."""
-        return await self._stack.enter_async_context(worker_process(self._armed(failpoints, more)))
+        process = worker_process(self._armed(failpoints, more), forked=self._forked)
+        return await self._stack.enter_async_context(process)
 
     async def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """What the database's owner sees, of all workspaces."""
@@ -152,15 +170,17 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(*, durable: bool = False, tcp: bool = False) -> AsyncIterator[System]:
+async def running_system(*, durable: bool = False, tcp: bool = False, forked: bool = False) -> AsyncIterator[System]:
     """A system without processes yet; everything it started is stopped at the end."""
+    if forked and AVAILABLE:
+        the_forker()  # It imports while the servers start.
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="throughline-system-")))
         servers = await stack.enter_async_context(running_servers(durable=durable, tcp=tcp))
         models = await stack.enter_async_context(FakeModelServer())
         url = await servers.create_database()
         async with AsyncExitStack() as processes:
-            yield System(servers, models, processes, folder, url)
+            yield System(servers, models, processes, folder, url, forked=forked)
 
 
 def fold(frames: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

@@ -15,6 +15,7 @@ from common.model.steps import CallEnd, LedgerCall, NewStep
 from tests.support.scripted_provider import Script, ScriptedProvider, calls, says, thinks
 from worker.providers.base import Finish, HistoryMessage, ProviderError, TextDelta, UsageReport
 from worker.run.loop import Plan, run_loop
+from worker.run.retry_budget import RetryBudget
 from worker.run.turn import TurnLimits
 from worker.tools.base import Tool, tool
 
@@ -94,9 +95,14 @@ def _plan(**changes: Any) -> Plan:
         "settings": AgentSettings(),
         "tools": tools,
         "max_steps": 20,
-        "limits": TurnLimits(first_token_s=5, silence_s=5, retries=2),
+        "limits": _limits(),
     }
     return Plan(**(values | changes))
+
+
+def _limits(*, first_token_s: float = 5, retries: int = 2, budget: int = 10) -> TurnLimits:
+    shared = RetryBudget("scripted", size=budget, ratio=1, refill_s=3600)
+    return TurnLimits(first_token_s=first_token_s, silence_s=5, retries=retries, budget=shared)
 
 
 async def test_answer_without_calls_is_one_step_and_the_end() -> None:
@@ -203,10 +209,11 @@ async def test_passing_failure_is_retried_and_what_it_showed_discarded() -> None
 
 
 async def test_failure_before_the_first_token_discards_nothing() -> None:
-    """There is nothing to forget."""
+    """There is nothing to forget, and nothing to pay."""
     played = Played([ProviderError("server", "500", retry_after_s=0)], says("Hello"))
     await played.run()
     assert played.journal.events == [Token(content="Hello")]
+    assert [usage for _, usage, _ in played.journal.metered] == [Usage(estimated=True)]
 
 
 async def test_retries_are_bounded() -> None:
@@ -216,6 +223,43 @@ async def test_retries_are_bounded() -> None:
     with pytest.raises(ProviderError):
         await played.run()
     assert len(played.provider.requests) == 3
+
+
+async def test_spent_budget_fails_the_run_at_once() -> None:
+    """A failure that nobody may retry any more is the run's: as retryable as it was, metered, and saying why."""
+    limits = _limits(budget=1)
+    broken: Script = [TextDelta("Hal"), ProviderError("overloaded", "p is overloaded", status=529, retry_after_s=0)]
+    played = Played(broken, broken)
+    with pytest.raises(ProviderError) as caught:
+        await played.run(limits=limits)
+    assert (caught.value.kind, caught.value.status, caught.value.retryable) == ("overloaded", 529, True)
+    assert caught.value.message == ("p is overloaded; it is not asked again, since too many requests to it are failing")
+    assert [(state, code) for state, _, code in played.journal.metered] == [("failed", "overloaded")] * 2
+    another = Played(broken)
+    with pytest.raises(ProviderError):
+        await another.run(limits=limits)
+    assert len(another.provider.requests) == 1
+
+
+async def test_whole_answer_pays_the_budget_back() -> None:
+    """A refused request, or one that broke, pays nothing; the answer after it does."""
+    limits = _limits(budget=1)
+    failure: Script = [ProviderError("server", "500", retry_after_s=0)]
+    await Played(failure, says("Hello")).run(limits=limits)
+    played = Played(failure, failure)
+    with pytest.raises(ProviderError, match="too many"):
+        await played.run(limits=limits)
+    assert len(played.provider.requests) == 2
+
+
+async def test_pause_that_is_too_long_is_not_waited_for() -> None:
+    """A provider that asks for an hour is not asked a minute later, nor does its run wait an hour; no retry is paid."""
+    limits = _limits(budget=1)
+    played = Played([ProviderError("rate_limited", "p is limiting", status=429, retry_after_s=3600)])
+    with pytest.raises(ProviderError) as caught:
+        await played.run(limits=limits)
+    assert (caught.value.message, caught.value.retryable) == ("p is limiting; it asks to wait for 3600 s", True)
+    assert limits.budget.take()
 
 
 async def test_refused_request_is_not_retried() -> None:
@@ -234,11 +278,13 @@ async def test_truncated_stream_is_no_step() -> None:
 
 
 async def test_silent_provider_is_given_up() -> None:
-    """A provider that sends nothing within its time is closed and asked again."""
+    """A provider that sends nothing within its time is closed and asked again; it may have read what it was sent."""
     played = Played([asyncio.Event()], says("Hello"))
-    await played.run(limits=TurnLimits(first_token_s=0.01, silence_s=5, retries=1))
+    await played.run(limits=_limits(first_token_s=0.01, retries=1))
     assert played.provider.closed_early == 1
-    assert played.journal.metered[0][2] == "timeout"
+    ((state, usage, code),) = played.journal.metered
+    assert (state, code, usage.estimated) == ("failed", "timeout", True)
+    assert (usage.input_tokens > 0, usage.output_tokens) == (True, 0)
 
 
 async def test_cancel_closes_the_stream_and_meters_what_was_said() -> None:

@@ -3,7 +3,8 @@
 from collections import deque
 
 from common.model.events import Discarded, Event, Reasoning, Token, ToolCallDelta
-from worker.run.pieces import MAX_PIECE_CHARACTERS, UnfinishedStep, take_joined
+from tests.support.event_log import step_event
+from worker.run.pieces import MAX_PIECE_CHARACTERS, UnfinishedStep, compact, take_joined
 
 
 def _delta(call_id: str, text: str) -> ToolCallDelta:
@@ -49,6 +50,27 @@ def test_take_joined_stops_at_the_limit() -> None:
     half = "x" * (MAX_PIECE_CHARACTERS // 2)
     taken = _take_all(*(Token(content=half) for _ in range(5)))
     assert [len(event.content) for event in taken if isinstance(event, Token)] == [32_000, 32_000, 16_000]
+
+
+def test_compact_gathers_what_waits_between_commits() -> None:
+    """Pieces are gathered as a step shows them, other events keep their places, and the characters are counted."""
+    step, _ = step_event(1, "ab")
+    discarded = Discarded(reason="provider_error")
+    pending: deque[Event] = deque(
+        [
+            *(_delta("1", "{"), _delta("2", "["), _delta("1", "}"), _delta("2", "]")),
+            discarded,
+            *(Token(content="a"), Token(content="b"), step),
+            *(Reasoning(content="c"), Token(content="d"), Token(content="e")),
+        ]
+    )
+    assert compact(pending) == 9
+    assert list(pending) == [
+        *(_delta("1", "{}"), _delta("2", "[]")),
+        discarded,
+        *(Token(content="ab"), step),
+        *(Reasoning(content="c"), Token(content="de")),
+    ]
 
 
 def test_unfinished_step_shows_everything_in_order() -> None:

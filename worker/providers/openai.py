@@ -44,13 +44,15 @@ class OpenAIProvider:
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**http_options(settings)),
         )
+        # Here and not in the first run: it imports for a tenth of a second, in which no other run goes on.
+        self._create = self._client.responses.with_streaming_response.create
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ProviderEvent, None]:
         """Asks the model."""
         # The whole body is ours: the SDK would convert each item of the history once more.
         return read_stream(
             self.name,
-            lambda: self._client.responses.with_streaming_response.create(stream=True, extra_body=build_body(request)),
+            lambda: self._create(stream=True, extra_body=build_body(request)),
             ResponsesFold(),
             _SDK_ERRORS,
         )

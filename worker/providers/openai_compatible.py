@@ -52,13 +52,15 @@ class CompatibleProvider:
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**http_options(settings)),
         )
+        # Here and not in the first run: it imports for tens of milliseconds, in which no other run goes on.
+        self._create = self._client.chat.completions.with_streaming_response.create
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ProviderEvent, None]:
         """Asks the model."""
         # The whole body is ours: the SDK would convert each message once more.
         return read_stream(
             self.name,
-            lambda: self._client.chat.completions.with_streaming_response.create(
+            lambda: self._create(
                 model="",
                 messages=[],
                 stream=True,

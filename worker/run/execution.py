@@ -101,7 +101,7 @@ class Execution:
             return Completed(await self._loop(opening, provider, journal))
         except ProviderError as error:
             code = RunErrorCode.PROVIDER_ERROR if error.retryable else RunErrorCode.PROVIDER_REJECTED
-            return Failed(code, error.message, retryable=error.retryable)
+            return Failed(code, error.message, error.retryable, sink.partial_text or None)
         except _Drained:
             return None
         except asyncio.CancelledError:
@@ -110,7 +110,7 @@ class Execution:
             raise
         except Exception:
             _log.exception("run_failed", run_id=str(spec.id))
-            return Failed(RunErrorCode.INTERNAL, "an internal error ended the run", retryable=True)
+            return Failed(RunErrorCode.INTERNAL, "an internal error ended the run", True, sink.partial_text or None)
         finally:
             timer.cancel()
 
@@ -128,6 +128,7 @@ class Execution:
                 first_token_s=settings.provider_first_token_s,
                 silence_s=settings.provider_silence_s,
                 retries=settings.provider_retries,
+                budget=self._resources.retry_budgets[spec.provider],
             ),
             steps_done=spec.step_count,
             open_calls=opening.open_calls,
@@ -157,7 +158,7 @@ class Execution:
             case Stop.DEADLINE:
                 limit_s = self._resources.settings.run_deadline_s
                 message = f"the run took longer than {limit_s:g} s"
-                return Failed(RunErrorCode.DEADLINE_EXCEEDED, message, retryable=True)
+                return Failed(RunErrorCode.DEADLINE_EXCEEDED, message, True, sink.partial_text or None)
             case Stop.DRAIN:
                 return None
             case Stop.LOST:

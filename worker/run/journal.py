@@ -17,7 +17,7 @@ from common.failpoints import failpoint
 from common.ids import EventId, new_id
 from common.model import events
 from common.model.events import Event, Terminal
-from common.model.messages import EventMessage, Message, for_event
+from common.model.messages import EventMessage, Message, Usage, for_event
 from common.model.run_state import Outcome
 from common.model.steps import CallEnd, LedgerCall, NewStep, PlannedCall
 from common.settle import ClosedCall, RunOutcome, Settled, settle_within
@@ -111,7 +111,7 @@ class Journal:
         return await _persistently(self._pool, self._lease, read)
 
     async def begin_model_call(self, step: int, input_tokens: int) -> UUID:
-        """Meters a request before it is made; `input_tokens` is an estimate."""
+        """Meters a request before it is made; `input_tokens` is an estimate. Cancelled meanwhile, it costs nothing."""
         call_id = new_id()
 
         async def write(connection: Connection) -> None:
@@ -127,7 +127,11 @@ class Journal:
                 input_tokens=input_tokens,
             )
 
-        await self._commit("model_call", write)
+        try:
+            await self._commit("model_call", write)
+        except asyncio.CancelledError:  # the call is committed all the same, and its request will never be made
+            await self.end_model_call(CallEnd(model_call_id=call_id, state="cancelled", usage=Usage()))
+            raise
         return call_id
 
     async def end_model_call(self, end: CallEnd) -> None:
@@ -186,7 +190,7 @@ class Journal:
                 await update_open_tool_calls(connection, self._spec.id, +1)
 
         await self._commit("call", write)
-        await self._lease.active.wait()
+        await self._lease.sure()
 
     async def finish_call(self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool) -> None:
         """Commits a call's result as a tool message, then emits it. `started` when this attempt had begun it."""

@@ -21,6 +21,9 @@ from common.store.database import DATABASE_DOWN, Pool
 from common.store.run_schedule import Claim, renew_leases
 
 _log = structlog.get_logger(__name__)
+BEATS_AT_ONCE = 4
+"""How many heartbeats may be without an answer."""
+
 _CERTAIN = 0.8
 _BLOCKED_EXIT = 70
 
@@ -53,6 +56,13 @@ class Lease:
             self.active.set()
             self.on_resume()
 
+    async def sure(self) -> None:
+        """Waits while the lease is in doubt. The clock says so: after a pause of the process no timer has fired yet."""
+        if self.active.is_set() and time.monotonic() >= self.deadline:
+            self.release()
+            self._suspend()
+        await self.active.wait()
+
     def release(self) -> None:
         """Stops the clock; the run is over for this worker."""
         if self._timer is not None:
@@ -65,14 +75,19 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews every lease of this worker in one statement per heartbeat."""
+    """Renews every lease of this worker in one statement per heartbeat.
 
-    def __init__(self, pool: Pool, owner: str, settings: Settings) -> None:
+    `beats_pool` has BEATS_AT_ONCE connections for that alone, so that no heartbeat waits behind the runs' own work.
+    """
+
+    def __init__(self, pool: Pool, owner: str, settings: Settings, beats_pool: Pool | None = None) -> None:
         self._pool = pool
+        self._beats_pool = beats_pool or pool
         self._owner = owner
         self._heartbeat_s = settings.heartbeat_s
         self._lease_s = settings.lease_s
         self._leases: dict[UUID, Lease] = {}
+        self._beats: set[asyncio.Task[bool]] = set()
         self._singly: dict[Lease, asyncio.Task[None]] = {}
         self._ticked_at = time.monotonic()
 
@@ -97,36 +112,45 @@ class LeaseKeeper:
         ticking = asyncio.create_task(self._tick())
         try:
             while True:
-                await asyncio.sleep(self._heartbeat_s)
-                if self._leases:
-                    try:
-                        await self._beat()
-                    except Exception:
-                        # A worker that stops beating loses all its runs; the next beat may succeed.
-                        _log.exception("heartbeat_broke")
+                beat = self._start_beat()
+                await asyncio.sleep(self._heartbeat_s / 2)
+                if not self._beats and (beat is None or beat.result()):
+                    await asyncio.sleep(self._heartbeat_s / 2)
         finally:
             stopped.set()
-            ticking.cancel()
-            for renewing in self._singly.values():
-                renewing.cancel()
-            await asyncio.wait({ticking, *self._singly.values()})
+            ending = {ticking, *self._beats, *self._singly.values()}
+            for task in ending:
+                task.cancel()
+            await asyncio.wait(ending)
 
-    async def _beat(self) -> None:
-        leases = list(self._leases.values())
-        sent_at = time.monotonic()
+    def _start_beat(self) -> asyncio.Task[bool] | None:
+        """A beat waits for no other: one that went over a dead connection learns so too late for its leases."""
+        if not self._leases or len(self._beats) >= BEATS_AT_ONCE:
+            return None
+        beat = asyncio.create_task(self._beat(), name="heartbeat")
+        self._beats.add(beat)
+        beat.add_done_callback(self._beats.discard)
+        return beat
+
+    async def _beat(self) -> bool:
+        """Whether Postgres has answered."""
         try:
-            renewed = await renew_leases(
-                self._pool,
-                self._owner,
-                [(lease.run_id, lease.claimed_attempt) for lease in leases],
-                self._lease_s,
-                wait=False,
-            )
-            await failpoint("heartbeat.after")
+            return await self._renew_all(list(self._leases.values()))
         except DATABASE_DOWN as error:
-            _log.warning("heartbeat_failed", error=type(error).__name__, runs=len(leases))
-            return
+            _log.warning("heartbeat_failed", error=type(error).__name__, runs=len(self._leases))
+        except Exception:
+            # A worker that stops beating loses all its runs; the next beat may succeed.
+            _log.exception("heartbeat_broke")
+        return False
+
+    async def _renew_all(self, leases: list[Lease]) -> bool:
+        sent_at = time.monotonic()
+        claims = [(lease.run_id, lease.claimed_attempt) for lease in leases]
+        renewed = await renew_leases(self._beats_pool, self._owner, claims, self._lease_s, wait=False)
+        await failpoint("heartbeat.after")
         for lease in leases:
+            if self._leases.get(lease.run_id) is not lease:
+                continue  # dropped meanwhile
             if lease.run_id in renewed:
                 lease.renewed(sent_at)
                 if renewed[lease.run_id]:
@@ -135,6 +159,7 @@ class LeaseKeeper:
                 renewing = asyncio.create_task(self._renew_singly(lease))
                 self._singly[lease] = renewing
                 renewing.add_done_callback(partial(self._renewed_singly, lease))
+        return True
 
     async def _renew_singly(self, lease: Lease) -> None:
         """A row that was locked was skipped: wait for it before concluding anything. The next beat does not wait."""

@@ -32,6 +32,24 @@ def take_joined(pending: deque[Event]) -> Event:
     return first if len(texts) == 1 else _with_text(first, "".join(texts))
 
 
+def compact(pending: deque[Event]) -> int:
+    """Gathers in place what waits, as far as its fold allows; returns how many characters its pieces have."""
+    characters = 0
+    gathered: list[Event] = []
+    shown = UnfinishedStep()
+    for event in pending:
+        if isinstance(event, Piece):
+            shown.add(event)
+            characters += len(text_of(event))
+        else:
+            gathered += (*shown.pieces(), event)
+            shown.clear()
+    gathered += shown.pieces()
+    pending.clear()
+    pending.extend(gathered)
+    return characters
+
+
 class UnfinishedStep:
     """What the step that is not committed yet has shown so far."""
 

@@ -9,12 +9,16 @@ from common.queue import Bell
 from common.store.database import Pool
 from worker.providers.base import Provider
 from worker.run.lease import LeaseKeeper
+from worker.run.retry_budget import RetryBudget
 from worker.tools.base import Tool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """Opened once per process. `owner` names this worker in the leases; it is never used again."""
+    """Opened once per process. `owner` names this worker in the leases; it is never used again.
+
+    `retry_budgets` has one for each of `providers`.
+    """
 
     settings: Settings
     owner: str
@@ -23,4 +27,5 @@ class Resources:
     bell: Bell
     keeper: LeaseKeeper
     providers: Mapping[str, Provider]
+    retry_budgets: Mapping[str, RetryBudget]
     tools: Mapping[str, Tool]

@@ -20,13 +20,15 @@ from common.model.events import Discarded, Event, Started, Step, Terminal, ToolR
 from common.model.messages import EventMessage
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN
-from worker.run.pieces import Piece, UnfinishedStep
+from worker.run.pieces import Piece, UnfinishedStep, compact
 from worker.run.sealing import cut_result, insert_in_call_order, take_batch
 
 _log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_COMPACT_AT = 1000
+_CHARACTERS_PER_EVENT = 100
 
 
 class TrimAfter(NamedTuple):
@@ -78,6 +80,7 @@ class Sink:
         self._messages = list(started.messages or [])
         self._unfinished = UnfinishedStep()
         self._pending: deque[Event] = deque()
+        self._compact_at = _COMPACT_AT
         self._sealed: deque[_Sealed] = deque()
         self._held: list[_Sealed] = []
         self._last_before_end: int | None = None
@@ -179,7 +182,17 @@ class Sink:
             raise RuntimeError("nothing is emitted after the end")
         if not self._stopped:
             self._pending.append(event)
+            if len(self._pending) > self._compact_at:
+                self._compact()
             self._something_to_do.set()
+
+    def _compact(self) -> None:
+        """Nothing waits as single events while Redis is away: what a run holds is bounded by what it has said.
+
+        The next time is the later the more there is, so that all of it is not copied again and again.
+        """
+        characters = compact(self._pending)
+        self._compact_at = _COMPACT_AT + 2 * len(self._pending) + characters // _CHARACTERS_PER_EVENT
 
     async def _append_until_stopped(self) -> None:
         try:

@@ -28,6 +28,7 @@ from worker.providers.base import (
 )
 from worker.providers.base import ToolCallDelta as CallDelta
 from worker.run.patience import Patience
+from worker.run.retry_budget import RetryBudget
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = 0.5
@@ -38,11 +39,15 @@ MAX_ANSWER_CHARACTERS = 5_000_000
 
 
 class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds until the first event and between two, and how often a failed request is made again."""
+    """Seconds until the first event and between two, and how often a failed request is made again.
+
+    `budget` is what all runs with this provider share of such retries.
+    """
 
     first_token_s: float
     silence_s: float
     retries: int
+    budget: RetryBudget
 
 
 class Text:
@@ -78,7 +83,10 @@ class TurnCall(msgspec.Struct, kw_only=True):
 
 
 class Turn(msgspec.Struct, kw_only=True):
-    """What the model has said so far; whole once `stop` is there. `usage` is None until the provider reports."""
+    """What the model has said so far; whole once `stop` is there. `usage` is None until the provider reports.
+
+    `given_up` when we left, while the provider may still have been at work.
+    """
 
     model_call_id: UUID
     text: Text = msgspec.field(default_factory=Text)
@@ -88,6 +96,7 @@ class Turn(msgspec.Struct, kw_only=True):
     stop: StopReason | None = None
     provider_data: Any | None = None
     first_token_at: float | None = None
+    given_up: bool = False
 
     @property
     def first_token_age_s(self) -> float | None:
@@ -115,8 +124,9 @@ async def take_turn(
 ) -> Turn:
     """The model's whole answer; its model call is left open for the step's commit to close.
 
-    Raises ProviderError when it cannot be had, after `limits.retries` retries of what may pass. A failed or
-    cancelled try is metered, and what it has shown is discarded before the next.
+    Raises ProviderError when it cannot be had, after `limits.retries` retries of what may pass, or fewer when the
+    provider's budget is spent or it asks for a longer pause than a run should wait. A failed or cancelled try is
+    metered, and what it has shown is discarded before the next.
     """
     failures = 0
     while True:
@@ -124,12 +134,15 @@ async def take_turn(
         try:
             await _listen(provider, request, turn, emit, limits)
             turn.usage = turn.usage or _estimate(turn, input_tokens)
+            limits.budget.pay_back()
             return turn
         except ProviderError as error:
             await meter.end_model_call(_end(turn, "failed", _spent(turn, input_tokens), error.kind))
             failures += 1
             if not error.retryable or failures > limits.retries:
                 raise
+            if (reason := _against_retry(error, limits.budget)) is not None:
+                raise ProviderError(error.kind, f"{error.message}; {reason}", status=error.status) from None
             pause_s = _pause(error, failures)
             _log.info(
                 "model_call_repeated",
@@ -178,6 +191,7 @@ async def _listen(
                 if turn.first_token_at is None:
                     turn.first_token_at = time.monotonic()
     except TimeoutError:
+        turn.given_up = True
         raise ProviderError("timeout", f"the provider sent nothing for {patience.limit_s:g} s") from None
     if turn.stop is None:
         raise ProviderError("truncated", "the provider's stream ended early")
@@ -203,10 +217,17 @@ def _end(turn: Turn, state: Literal["failed", "cancelled"], usage: Usage, error_
     )
 
 
+def _against_retry(error: ProviderError, budget: RetryBudget) -> str | None:
+    """Why a failure that may pass is not asked again all the same; None when it is, and the retry is paid for."""
+    if error.retry_after_s is not None and error.retry_after_s > _LONGEST_PAUSE_S:
+        return f"it asks to wait for {error.retry_after_s:.0f} s"
+    return None if budget.take() else "it is not asked again, since too many requests to it are failing"
+
+
 def _pause(error: ProviderError, failures: int) -> float:
     """Seconds: what the provider asked for, else exponential backoff; jittered, so that runs do not return in step."""
     if error.retry_after_s is not None:
-        return min(error.retry_after_s, _LONGEST_PAUSE_S) + random.uniform(0, 0.1)  # noqa: S311
+        return error.retry_after_s + random.uniform(0, 0.1)  # noqa: S311
     backoff_s: float = min(_BACKOFF_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
     return backoff_s * random.uniform(0.5, 1)  # noqa: S311
 
@@ -221,7 +242,7 @@ def _estimate(turn: Turn, input_tokens: int) -> Usage:
 
 
 def _spent(turn: Turn, input_tokens: int) -> Usage:
-    """What a failed try cost: nothing when the provider refused it before saying a word."""
-    if turn.first_token_at is None and turn.usage is None:
+    """What a failed try cost: nothing when the provider refused it, or was not reached, before saying a word."""
+    if turn.first_token_at is None and turn.usage is None and not turn.given_up:
         return Usage(estimated=True)
     return _estimate(turn, input_tokens)
