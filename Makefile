@@ -27,7 +27,7 @@ test: install
 # Every fault at full scale, one after the other, with its figures, seed and log at the end. One: make chaos ARGS="-k paused"
 chaos: install
 	CHAOS=full EVENT_LOG_EXAMPLES=1000 RUN_MODEL_EXAMPLES=500 $(BIN)/python -m pytest \
-		tests/chaos tests/integration/test_event_log_model.py tests/integration/test_run_model.py $(ARGS)
+		tests/chaos tests/integration/test_event_log_model.py tests/integration/test_run_model.py --timeout 1200 $(ARGS)
 
 # Breaks the guards of tests/teeth/breakages.py one by one, in a copy: a test must fail each time. Takes half an hour.
 # One: make teeth ARGS=fence

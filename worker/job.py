@@ -27,6 +27,8 @@ class RunningRuns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted = 0
         self._claiming = asyncio.Lock()
+        self.due = asyncio.Event()
+        """Set by whoever knows of runs that are due; `take_due_runs` looks for them then, rather than at its time."""
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False

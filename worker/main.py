@@ -135,7 +135,7 @@ async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyn
     work = {
         "heartbeat": resources.keeper.run(),
         "due runs": take_due_runs(resources, runs),
-        "sweep": sweep(resources),
+        "sweep": sweep(resources, runs),
         "bell": _persist(partial(_answer_bells, resources.settings.queue_redis_url, runs)),
         "cancels": _persist(partial(_hear_cancels, redis, runs)),
         "offers": _offer(resources.pool, resources.owner, offered),

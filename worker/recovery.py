@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -34,11 +34,14 @@ async def take_due_runs(resources: Resources, runs: RunningRuns) -> None:
             _log.warning("claim_failed", error=type(error).__name__)
         except Exception:
             _log.exception("claim_broke")
-        await _until_next(resources)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_pause_s(resources)):
+                await runs.due.wait()
+        runs.due.clear()
 
 
-async def sweep(resources: Resources) -> None:
-    """Makes up for what others have left undone, until cancelled.
+async def sweep(resources: Resources, runs: RunningRuns) -> None:
+    """Makes up for what others have left undone, until cancelled; `runs` hears of what is due again.
 
     What may have to wait for a lock is done beside it: expired leases are looked for every time all the same.
     """
@@ -55,15 +58,18 @@ async def sweep(resources: Resources) -> None:
                     )
                 if making_up is None or making_up.done():
                     making_up = group.create_task(_make_up(resources, expired), name="make up")
+                if expired:
+                    runs.due.set()
             except DATABASE_DOWN as error:
                 _log.warning("sweep_failed", error=type(error).__name__)
             except Exception:
                 _log.exception("sweep_broke")
-            await _until_next(resources)
+            await asyncio.sleep(_pause_s(resources))
 
 
-async def _until_next(resources: Resources) -> None:
-    await asyncio.sleep(resources.settings.sweep_s * random.uniform(0.8, 1.2))  # noqa: S311
+def _pause_s(resources: Resources) -> float:
+    """Workers that started together do not ask together."""
+    return resources.settings.sweep_s * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 async def _make_up(resources: Resources, expired: list[Expired]) -> None:

@@ -47,6 +47,10 @@ _SILENCE_S = 6.0
 """Longer than Postgres lets a statement take: who has said nothing by then says nothing any more."""
 _ROLLBACK_S = 1.0
 _IDLE_IN_TRANSACTION_S = 5.0
+_ABANDONED_S = 8.0
+"""After which Postgres (17 and later) ends a transaction whose client has vanished between the parts of a statement:
+it counts as active then, and no other limit ends it, nor gives its locks back.
+"""
 _CLOSE_S = 5.0
 
 
@@ -216,9 +220,12 @@ async def _prepare(connection: _Connection) -> None:
         row = await connection.fetchrow(
             """
             select current_user as name, rolsuper or rolbypassrls as unrestricted,
-                   exists (select from pg_class where relname = 'runs' and relowner = r.oid) as owner
+                   exists (select from pg_class where relname = 'runs' and relowner = r.oid) as owner,
+                   case when current_setting('server_version_num')::integer >= 170000
+                        then set_config('transaction_timeout', $1, false) end as transaction_timeout
             from pg_roles r where rolname = current_user
-            """
+            """,
+            _milliseconds(_ABANDONED_S),
         )
     except BaseException:
         # The pool would close it in good order, and wait for a server that has gone.

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 
 import asyncpg
 import msgspec
@@ -11,7 +12,8 @@ import pytest
 from common.config import ConfigError, Settings
 from common.ids import new_id
 from common.store import database
-from common.store.database import DATABASE_DOWN, TRANSACTION_S, Pool, open_pool, workspace_transaction
+from common.store.database import DATABASE_DOWN, TRANSACTION_S, Pool, close_pool, open_pool, workspace_transaction
+from tests.support.eventually import eventually
 from tests.support.seed import seed_run
 from tests.support.servers import Servers
 from tests.support.tcp_proxy import Mode, TcpProxy
@@ -133,6 +135,36 @@ async def test_transaction_that_idles_lets_go_of_its_locks(pool: Pool) -> None:
     async with workspace_transaction(pool, new_id()) as connection:
         limit = await connection.fetchval("select current_setting('idle_in_transaction_session_timeout')::interval")
     assert limit.total_seconds() < Settings().lease_s
+
+
+async def test_transaction_cut_off_within_a_statement_lets_go_of_its_locks(
+    settings: Settings, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that vanishes between the parts of a statement counts as active; Postgres ends it all the same."""
+    monkeypatch.setattr(database, "_ABANDONED_S", 0.5)
+    seeded = await seed_run(pool)
+    row = f"select from runs where id = '{seeded.run.id}' for update nowait"
+    theirs = await open_pool(settings, 1)
+    with suppress(*DATABASE_DOWN):
+        async with workspace_transaction(theirs, seeded.workspace_id) as vanished:
+            await vanished.execute(row)
+            await vanished.prepare("select $1::text")  # parsed, and never carried out
+
+            async def is_free() -> bool:
+                async with workspace_transaction(pool, seeded.workspace_id) as connection:
+                    state = await connection.fetchval(
+                        "select string_agg(state, ' ') from pg_stat_activity where query = 'select $1::text'"
+                    )
+                    assert state in ("active", None)
+                    try:
+                        await connection.execute(row)
+                    except asyncpg.LockNotAvailableError:
+                        return False
+                    return True
+
+            assert not await is_free()
+            await eventually(is_free, 4)
+    await close_pool(theirs)
 
 
 async def _use_at_once(pool: Pool, count: int) -> None:

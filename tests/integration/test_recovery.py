@@ -55,7 +55,7 @@ async def test_locked_conversation_does_not_stop_the_sweep(resources: Resources,
     """The runs of other conversations are ended while somebody holds one, and that one's when it is free."""
     locked, *others = [await _cancelled(pool) for _ in range(4)]
     crashed = await _crashed(pool, crashes=0)
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         async with workspace_transaction(pool, locked.workspace_id) as connection:
             await connection.execute("select from conversations where id = $1 for update", locked.conversation_id)
             for other in others:
@@ -73,7 +73,7 @@ async def test_locked_conversation_does_not_stop_claims(
         msgspec.structs.replace(settings, sweep_s=0.02), pool, redis, ScriptedProvider(says("one"), says("two"))
     )
     runs = RunningRuns(playing)
-    async with _going_on(sweep(resources)), _going_on(take_due_runs(playing, runs)):
+    async with _going_on(sweep(resources, RunningRuns(resources))), _going_on(take_due_runs(playing, runs)):
         async with workspace_transaction(pool, locked.workspace_id) as connection:
             await connection.execute("select from conversations where id = $1 for update", locked.conversation_id)
             for _ in range(2):
@@ -84,7 +84,7 @@ async def test_locked_conversation_does_not_stop_claims(
 async def test_run_that_crashed_too_often_is_ended_and_told(resources: Resources, pool: Pool) -> None:
     """Its log holds an attempt of two events, `started` and the error, under the id that the row keeps."""
     seeded = await _crashed(pool, crashes=9)
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await _reaches(pool, seeded, "failed")
         started, error = await eventually(lambda: told(resources.log, seeded.run.id))
     assert isinstance(started, Started)
@@ -98,7 +98,7 @@ async def test_cancelled_run_whose_worker_died_is_ended_and_told(resources: Reso
     """Nobody is left to obey the request, so the sweep does when the lease has run out; it is no crash."""
     seeded = await _crashed(pool, crashes=0)
     await _request_cancel(pool, seeded)
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await _reaches(pool, seeded, "cancelled")
         events = await eventually(lambda: told(resources.log, seeded.run.id))
     assert [type(event) for event in events] == [Started, Cancelled]
@@ -109,7 +109,7 @@ async def test_run_handed_back_under_a_cancel_is_ended_and_told(resources: Resou
     """Its worker left before it knew of the request: nobody claims the run, the sweep ends it."""
     seeded = await seed_run(pool)
     await _request_cancel(pool, seeded)
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await _reaches(pool, seeded, "cancelled")
         events = await eventually(lambda: told(resources.log, seeded.run.id))
     assert [type(event) for event in events] == [Started, Cancelled]
@@ -121,7 +121,7 @@ async def test_waiting_run_that_nobody_promoted_is_promoted(resources: Resources
     second = await seed_run(
         pool, workspace_id=first.workspace_id, conversation_id=first.conversation_id, state=RunState.WAITING
     )
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await _reaches(pool, first, "queued")
     assert await read_one(pool, second, "state") == ("waiting",)
 
@@ -130,7 +130,7 @@ async def test_lease_is_swept_only_after_a_whole_lease_of_answers(resources: Res
     """Where nobody has swept for long, a worker gives the owners the time to renew."""
     seeded = await _crashed(pool, crashes=0)
     begun_at = time.monotonic()
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await _reaches(pool, seeded, "queued")
     assert time.monotonic() - begun_at >= LEASE_S
 
@@ -142,7 +142,7 @@ async def test_sweep_waits_for_a_lease_again_after_postgres_was_gone(
     seeded = await _crashed(pool, crashes=0)
     probed.cut()
     begun_at = time.monotonic()
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await eventually(lambda: probed.refused > 3 and time.monotonic() - begun_at > 2 * LEASE_S)
         mended_at = time.monotonic()
         probed.mend()
@@ -161,7 +161,7 @@ async def test_sweep_waits_for_a_lease_again_after_postgres_stood_still(
         stands_still.set()
 
     probed.after("find_promotable", stand_still)  # the last statement of a sweep
-    async with _going_on(sweep(resources)):
+    async with _going_on(sweep(resources, RunningRuns(resources))):
         await stands_still.wait()
         paused_at = time.monotonic()
         seeded = await _crashed(pool, crashes=0)

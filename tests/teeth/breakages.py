@@ -39,7 +39,7 @@ _IDEMPOTENCY = "tests/integration/test_api_idempotency.py"
 _SCRIPT = "common/eventlog/script.py"
 _TRANSITIONS = "common/store/run_transitions.py"
 _SCHEDULER = "migrations/0002_scheduler_functions.sql"
-_CLAIM = "migrations/0004_last_chance.sql"
+_CLAIM = "migrations/0003_crashes.sql"
 
 
 def _seams(*ids: str) -> tuple[str, ...]:
@@ -377,7 +377,7 @@ BREAKAGES = (
         "sweep-after-pause",
         "leases are swept once Postgres has answered for a whole lease",
         "they are swept at once",
-        (Change("migrations/0005_crash_loops.sql", "    if not answering then\n", "    if false then\n"),),
+        (Change("migrations/0003_crashes.sql", "    if not answering then\n", "    if false then\n"),),
         (_SCHEDULE, _RECOVERY),
     ),
     Breakage(
@@ -385,9 +385,9 @@ BREAKAGES = (
         "a run that crashes its workers again and again is ended",
         "crashes are not counted",
         (
-            Change("migrations/0005_crash_loops.sql", "            crashes_total = r.crashes_total + 1,\n", ""),
+            Change("migrations/0003_crashes.sql", "            crashes_total = r.crashes_total + 1,\n", ""),
             Change(
-                "migrations/0005_crash_loops.sql",
+                "migrations/0003_crashes.sql",
                 "            crashes_since_progress = r.crashes_since_progress + (r.open_tool_calls > 0)::integer,\n",
                 "",
             ),

@@ -1,3 +1,17 @@
+-- Since when Postgres has answered without a pause, as the sweeps of all workers have seen it together. After a pause
+-- every lease looks expired, and their owners must have the time to renew them first; a worker that has just come up
+-- takes the others' word for it, so that a pool whose workers die young still sweeps.
+create table availability (
+    only_one boolean primary key default true check (only_one),
+    answering_since timestamptz not null default clock_timestamp(),
+    seen_at timestamptz not null default clock_timestamp()
+);
+insert into availability default values;
+alter table availability enable row level security, force row level security;
+create policy scheduling on availability to throughline_scheduler using (true) with check (true);
+revoke all on availability from public;
+grant select, update on availability to throughline_scheduler;
+
 -- A long run that goes on after each crash is no crash loop, however many workers die under it: what ends a run are
 -- 3 crashes without progress in which its tool was running (`crashes_since_progress`), 10 without progress of whatever
 -- kind, or 10 with its tool running in all. Nor does it wait longer for crashes that lie before its progress.
@@ -8,13 +22,57 @@ comment on column runs.crashes_at_progress is 'crashes_total when the last step 
 comment on column runs.suspect_crashes is 'crashes while a tool of the run was running';
 grant select (crashes_at_progress, suspect_crashes), update (suspect_crashes) on runs to throughline_scheduler;
 
+-- A crash takes all runs of a worker with it, and those with a tool call in flight are all suspects. One that was
+-- there at two of them has one chance left: it gets it apart from the others, so that the guilty one takes no
+-- innocent one with it.
+create index runs_on_last_chance on runs (lease_owner) where state = 'running' and crashes_since_progress >= 2;
+
 grant create on schema public to throughline_scheduler;
 set local role throughline_scheduler;
+drop function sweep_expired(integer);
+
+-- Takes up to p_limit due runs for p_owner, most urgent first; a run with a cancel request is left to the sweep.
+-- Of the runs that the next crash would end, an owner has one at a time.
+create or replace function claim_runs(p_owner text, p_lease interval, p_limit integer)
+    returns table (workspace_id uuid, run_id uuid, attempt bigint)
+    language sql volatile security definer set search_path = pg_catalog, public, pg_temp
+as $$
+    with due as (
+        select r.workspace_id, r.id, r.priority, r.available_at
+        from runs r
+        where r.state = 'queued' and r.available_at <= clock_timestamp() and r.cancel_requested_at is null
+          and r.crashes_since_progress < 2
+        order by r.priority, r.available_at
+        limit p_limit
+        for no key update skip locked
+    ), on_last_chance as (
+        select r.workspace_id, r.id, r.priority, r.available_at
+        from runs r
+        where r.state = 'queued' and r.available_at <= clock_timestamp() and r.cancel_requested_at is null
+          and r.crashes_since_progress >= 2
+          and not exists (select from runs o where o.lease_owner = p_owner and o.state = 'running'
+                                               and o.crashes_since_progress >= 2)
+        order by r.priority, r.available_at
+        limit 1
+        for no key update skip locked
+    ), chosen as (
+        select * from due union all select * from on_last_chance
+        order by priority, available_at
+        limit p_limit
+    )
+    update runs r
+    set state = 'running', attempt = r.attempt + 1, claimed_attempt = r.attempt + 1, lease_owner = p_owner,
+        lease_until = clock_timestamp() + p_lease, claimed_at = clock_timestamp(), open_tool_calls = 0,
+        started_at = coalesce(r.started_at, clock_timestamp())
+    from chosen
+    where r.workspace_id = chosen.workspace_id and r.id = chosen.id
+    returning r.workspace_id, r.id, r.attempt
+$$;
 
 -- Expired leases, once Postgres has answered for p_answering without a pause of half of that. Most go back to `queued`
 -- here (verdict `requeued`): the first retry at once, then with jittered backoff. What must end (`crash_loop`,
 -- `cancelled`) is only named: ends are content, and belong to `settle`.
-create or replace function sweep_expired(p_limit integer, p_answering interval)
+create function sweep_expired(p_limit integer, p_answering interval)
     returns table (workspace_id uuid, run_id uuid, attempt bigint, verdict text)
     language plpgsql volatile security definer set search_path = pg_catalog, public, pg_temp
 as $$
@@ -65,3 +123,5 @@ $$;
 
 reset role;
 revoke create on schema public from throughline_scheduler;
+revoke all on function sweep_expired from public;
+grant execute on function sweep_expired to throughline_app;
