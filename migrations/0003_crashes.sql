@@ -26,13 +26,15 @@ grant select (crashes_at_progress, suspect_crashes), update (suspect_crashes) on
 -- there at two of them has one chance left: it gets it apart from the others, so that the guilty one takes no
 -- innocent one with it.
 create index runs_on_last_chance on runs (lease_owner) where state = 'running' and crashes_since_progress >= 2;
+create index runs_due_on_last_chance on runs (priority, available_at)
+    where state = 'queued' and crashes_since_progress >= 2;
 
 grant create on schema public to throughline_scheduler;
 set local role throughline_scheduler;
 drop function sweep_expired(integer);
 
 -- Takes up to p_limit due runs for p_owner, most urgent first; a run with a cancel request is left to the sweep.
--- Of the runs that the next crash would end, an owner has one at a time.
+-- Of the runs that the next crash inside a tool would end, an owner has one at a time.
 create or replace function claim_runs(p_owner text, p_lease interval, p_limit integer)
     returns table (workspace_id uuid, run_id uuid, attempt bigint)
     language sql volatile security definer set search_path = pg_catalog, public, pg_temp
@@ -81,9 +83,12 @@ declare
     asked_at timestamptz := clock_timestamp();
     answering boolean;
 begin
+    -- A time that lies ahead is of another clock, and says as little as one long ago.
     update availability a
-    set answering_since = case when a.seen_at < asked_at - p_answering / 2 then asked_at else a.answering_since end,
-        seen_at = greatest(a.seen_at, asked_at)
+    set answering_since = case when asked_at - a.seen_at between -p_answering / 2 and p_answering / 2
+                               then a.answering_since else asked_at end,
+        seen_at = case when a.seen_at > asked_at + p_answering / 2 then asked_at
+                       else greatest(a.seen_at, asked_at) end
     returning a.answering_since <= asked_at - p_answering into answering;
     if not answering then
         return;

@@ -85,7 +85,7 @@ class BellWorker(Worker):
         """arq never gives back the place of a job that Redis broke off: once none is running, all are free."""
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         self.tasks.clear()
-        self.job_counter, self.sem = 0, asyncio.BoundedSemaphore(self.max_jobs)
+        self.job_counter, self.sem = 0, asyncio.BoundedSemaphore(self.max_jobs + 1)
 
     async def _wait_for_bell(self) -> None:
         await self._runs.has_room()

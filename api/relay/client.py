@@ -66,7 +66,9 @@ class Client:
             self._wake(True)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Whether something happened within `timeout_s` seconds."""
+        """Whether something happened within `timeout_s` seconds, or is queued already: it came during a read."""
+        if self._arrivals:
+            return True
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(timeout_s, self._wake, False)

@@ -128,8 +128,10 @@ class Subscriber:
 
     async def _forget_connections(self) -> None:
         """Where one connection was lost, those that lie idle are as well: who got one would wait for its timeout."""
-        with contextlib.suppress(*REDIS_DOWN):
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        # The pool's own `disconnect` waits for each, and closes what somebody has taken and opened again meanwhile.
+        for connection in list(self._redis.connection_pool._available_connections):
+            with contextlib.suppress(*REDIS_DOWN):
+                await connection.disconnect(nowait=True)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         self._sent.clear()

@@ -29,6 +29,7 @@ DATABASE_DOWN = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.QueryCanceledError,
     OSError,
     TimeoutError,
@@ -55,10 +56,11 @@ _CLOSE_S = 5.0
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """One that is thrown away when it does not answer in time, and all others of its pool that are as old with it.
+    """One that is thrown away when it does not answer in time.
 
     A connection that is cut off without a word (a failover, a firewall) looks like a slow one. But Postgres itself ends
-    a statement that is slow, and says so.
+    a statement that is slow, and says so: with a silence of _SILENCE_S, or of _ANSWER_S at the begin of a transaction,
+    all others of the pool that are as old are thrown away, too.
     """
 
     condemn: Callable[[], Awaitable[None]] | None = None
@@ -69,7 +71,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             await super().close(timeout=timeout)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        async with self._in_time():
+        async with self._in_time(condemns=timeout is None):
             return str(await super().execute(query, *args, timeout=timeout))
 
     async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None:
@@ -81,12 +83,12 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             return await super()._execute(*args, **options)
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, *, condemns: bool = True) -> AsyncIterator[None]:
         try:
             yield
         except TimeoutError:
             self.terminate()
-            if self.condemn is not None:
+            if condemns and self.condemn is not None:
                 await self.condemn()
             raise
 
@@ -194,12 +196,15 @@ async def check_alive(pool: Pool, limit_s: float = _ANSWER_S) -> None:
 
 async def _answering(pool: Pool, stack: AsyncExitStack, first: str, within_s: float) -> Connection:
     """A connection that has executed `first`; where one does not answer within `within_s` seconds, a new one."""
-    connection: Connection = await stack.enter_async_context(pool.acquire())
+    connection = await stack.enter_async_context(pool.acquire())
+    condemn = connection.condemn
     try:
-        await connection.execute(first, timeout=within_s)
-    except TimeoutError:
-        connection = await stack.enter_async_context(pool.acquire())
-        await connection.execute(first, timeout=within_s)
+        try:
+            await connection.execute(first, timeout=within_s)
+        except TimeoutError:
+            await condemn()  # or the next one is of its kind
+            connection = await stack.enter_async_context(pool.acquire())
+            await connection.execute(first, timeout=within_s)
     except asyncio.CancelledError:
         await _roll_back(connection)
         raise

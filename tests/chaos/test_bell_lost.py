@@ -29,7 +29,7 @@ async def test_run_starts_although_its_process_died_before_the_bell(chaos: Chaos
             [lambda _: (Failpoint("bell.before", "exit", on=chaos.random.randint(1, 3), times=deaths),)],
         ) as (_, [client]),
     ):
-        await system.worker(**chaos.leases)
+        await system.worker(**chaos.steady)
         repeated = 0
         watchers: list[Watcher] = []
         while system.failpoints.fired("bell.before") < deaths:
@@ -50,7 +50,7 @@ async def test_run_starts_although_redis_is_down(chaos: Chaos) -> None:
     """Redis is down at POST: 202 all the same, free workers find the run within 3 s, clients are told its end."""
     async with running_system(durable=True, forked=True) as system:
         client = await system.client(await system.api())
-        await system.worker(**chaos.leases)
+        await system.worker(**chaos.steady)
         valkey = RestartableValkey(system)
         watchers: list[Watcher] = []
         longest_s = 0.0

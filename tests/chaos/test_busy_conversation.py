@@ -37,7 +37,7 @@ async def test_conversation_stays_whole_under_parallel_changes(chaos: Chaos) -> 
     """Parallel edits, posts, regenerates and cancels: a valid history for every wire, runs in order, no deadlock."""
     async with running_system(forked=True) as system:
         apis = await asyncio.gather(system.api(), system.api())
-        await asyncio.gather(*(system.worker(PROBE_SECONDS="0.02", **chaos.leases) for _ in range(2)))
+        await asyncio.gather(*(system.worker(PROBE_SECONDS="0.02", **chaos.steady) for _ in range(2)))
         first = await system.client(apis[0])
         clients = [first, await system.client(apis[1], first.workspace_id)]
         busy = [_Busy(clients, await first.conversation(), chaos.random) for _ in range(chaos.pick(2, 12))]

@@ -49,7 +49,7 @@ async def test_posts_repeated_after_drops_make_one_run(chaos: Chaos) -> None:
         running_system(forked=True) as system,
         kept_apis(system, chaos.fault, [_lives(system, chaos, turn) for turn in (0, 1)]) as (apis, clients),
     ):
-        await system.worker(**chaos.leases)
+        await system.worker(**chaos.steady)
         keys, parallel = chaos.pick(24, 400), asyncio.Semaphore(chaos.pick(8, 16))
 
         async def thrice(path: str, key: str, body: dict[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ async def test_runs_outlive_the_loss_of_their_logs(chaos: Chaos) -> None:
     """FLUSHALL, keys deleted, expired, of another type, no memory left: clients see `started` again, and no gap."""
     async with running_system(forked=True) as system:
         apis = await asyncio.gather(*(system.api() for _ in range(chaos.pick(1, 2))))
-        workers = await asyncio.gather(*(system.worker(**chaos.leases) for _ in range(chaos.pick(1, 2))))
+        workers = await asyncio.gather(*(system.worker(**chaos.steady) for _ in range(chaos.pick(1, 2))))
         clients = [await system.client(api) for api in apis]
         lanes = Lanes(clients, chaos.pick(8, 40), lambda: plan(steps=2, tools="look,charge", words=30, pause_ms=15))
         async with Redis.from_url(system.servers.redis_url, decode_responses=True) as redis:

@@ -50,7 +50,7 @@ async def test_nothing_waits_for_a_redis_that_cannot_be_reached(chaos: Chaos) ->
         ways = Ways(of_apis, of_workers)
         api = await system.api(REDIS_URL=of_apis.url)
         await asyncio.gather(
-            *(system.worker(REDIS_URL=of_workers.url, **chaos.leases) for _ in range(chaos.pick(1, 2)))
+            *(system.worker(REDIS_URL=of_workers.url, **chaos.steady) for _ in range(chaos.pick(1, 2)))
         )
         client = await system.client(api)
         lanes = Lanes([client], chaos.pick(6, 30), lambda: plan(steps=1, tools="look,charge", words=20, pause_ms=15))

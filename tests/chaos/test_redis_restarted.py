@@ -37,7 +37,7 @@ async def test_runs_outlive_restarts_of_redis(chaos: Chaos) -> None:
 async def _clients(chaos: Chaos, system: System) -> list[Client]:
     """With workers, and an API for each client."""
     apis = await asyncio.gather(*(system.api() for _ in range(chaos.pick(1, 2))))
-    await asyncio.gather(*(system.worker(**chaos.leases) for _ in range(chaos.pick(1, 2))))
+    await asyncio.gather(*(system.worker(**chaos.steady) for _ in range(chaos.pick(1, 2))))
     return [await system.client(api) for api in apis]
 
 

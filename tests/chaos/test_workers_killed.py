@@ -15,7 +15,7 @@ async def test_runs_outlive_their_workers(chaos: Chaos) -> None:
     """A random worker is killed every 3 s: no run is lost or fails, no effect doubled, each client's story is whole."""
     async with running_system(forked=True) as system:
         client = await system.client(await system.api())
-        fleet = Fleet(system, PROBE_SECONDS=chaos.pick("1", "0.5"), **chaos.leases)
+        fleet = Fleet(system, PROBE_SECONDS=chaos.pick("0.3", "0.5"), **chaos.leases)
         await fleet.grow(chaos.pick(2, 4))
         watching = asyncio.ensure_future(_start_and_watch(chaos, client, chaos.pick(12, 500)))
         while not watching.done() and (chaos.full or len(fleet.orphans) <= 10):

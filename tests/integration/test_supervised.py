@@ -40,6 +40,7 @@ async def test_supervised_that_finds_a_bad_setting_at_the_start_is_given_up() ->
 async def test_supervised_that_is_stopped_is_not_started_again() -> None:
     """Its last words are passed on, and nothing runs afterwards."""
     lines: list[str] = []
+    before = _children()
     farewell = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit('bye'))\n"
     process = _supervised(lines, farewell + "print('up')\nsignal.pause()")
     keeping = asyncio.create_task(process.keep_running(is_starting=lambda: False))
@@ -47,7 +48,7 @@ async def test_supervised_that_is_stopped_is_not_started_again() -> None:
     await process.stop(5)
     await keeping
     assert lines == ["up", "bye"]
-    assert _children() == []
+    assert _children() == before
 
 
 async def test_supervised_that_ignores_sigterm_is_killed_after_its_grace() -> None:
@@ -83,5 +84,6 @@ def _supervised(lines: list[str], program: str) -> Supervised:
     return Supervised("web", [sys.executable, "-c", program], env, lambda _, line: lines.append(line))
 
 
-def _children() -> list[str]:
-    return [child.name() for child in psutil.Process().children() if "python" in child.name()]
+def _children() -> set[int]:
+    """The processes of other tests of this process are among them."""
+    return {child.pid for child in psutil.Process().children() if "python" in child.name()}

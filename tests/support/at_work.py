@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import TypeVar
 
 from tests.support.audit import audit, audit_watchers, doubled_effects
-from tests.support.chaos import Chaos
+from tests.support.chaos import QUICK, Chaos
 from tests.support.eventually import eventually
 from tests.support.planned_model import plan
 from tests.support.poster import Poster
@@ -74,7 +74,7 @@ async def at_work(chaos: Chaos, system: System, posts: int, **settings: str) -> 
     """An API and workers with `settings`, watched runs, and up to `posts` messages that come one after the other."""
     api = await system.api(**settings)
     client = await system.client(api)
-    environment = {"PROBE_SECONDS": "0.2", **chaos.leases, **settings}
+    environment = {"PROBE_SECONDS": "0.2", **chaos.pick({**QUICK, "LEASE_S": "4"}, {}), **settings}
     workers = await asyncio.gather(*(system.worker(**environment) for _ in range(chaos.pick(1, 2))))
     conversations = await _in_turns(posts, client.conversation)
     watchers = await _start(client, chaos.pick(6, 100), chaos.pick(40, 80), chaos.pick(25, 150))

@@ -71,6 +71,8 @@ def broken_effects(noted: Sequence[str], calls: dict[str, dict[str, Any]]) -> li
             problems.append(f"{call['name']} {call_id} took effect {times} times")
         if len(keys[call_id]) > 1:
             problems.append(f"{call['name']} {call_id} was given {len(keys[call_id])} keys")
+        if call["outcome"] == "cancelled" and call["effect"] != "read" and times:
+            problems.append(f"{call['name']} {call_id} is said not to have begun, and had an effect")
         if call["outcome"] == "ok" and not times:
             problems.append(f"{call['name']} {call_id} is said to have gone well, and had no effect")
     return problems

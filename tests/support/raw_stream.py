@@ -43,8 +43,12 @@ class RawStream:
         lines = [f"{method} {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1", f"host: {parts.netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         writer.write("\r\n".join([*lines, "", ""]).encode())
-        async with asyncio.timeout(10):
-            await stream._read_head()
+        try:
+            async with asyncio.timeout(10):
+                await stream._read_head()
+        except BaseException:
+            stream.close()
+            raise
         return stream
 
     async def read_until(self, text: bytes, timeout_s: float = 10) -> bytes:

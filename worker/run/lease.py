@@ -155,7 +155,7 @@ class LeaseKeeper:
                 lease.renewed(sent_at)
                 if renewed[lease.run_id]:
                     lease.on_cancel()
-            elif lease not in self._singly:
+            elif lease not in self._singly and len(self._beats) == 1:  # else the other beat may hold the row
                 renewing = asyncio.create_task(self._renew_singly(lease))
                 self._singly[lease] = renewing
                 renewing.add_done_callback(partial(self._renewed_singly, lease))
