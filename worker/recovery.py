@@ -11,7 +11,7 @@ import structlog
 from common.failpoints import failpoint
 from common.model.run_state import RunErrorCode
 from common.redis import REDIS_DOWN
-from common.settle import CancelledBy, Failed, RunOutcome, settle, tell_end
+from common.settle import CancelledBy, Failed, RunOutcome, Settled, settle, tell_end
 from common.store.conversations import lock_conversation
 from common.store.database import DATABASE_DOWN, workspace_transaction
 from common.store.run_schedule import Expired, find_cancelled, find_promotable, sweep_expired
@@ -73,26 +73,38 @@ def _pause_s(resources: Resources) -> float:
 
 
 async def _make_up(resources: Resources, expired: list[Expired]) -> None:
-    """Ends what must end, promotes whom nobody promoted; what it does not come to comes up again."""
+    """Ends what must end, promotes whom nobody promoted; what it does not come to comes up again.
+
+    The ends are told at last and all at once: relays tell them by themselves, and a Redis that does not answer must
+    not delay the next end.
+    """
+    ended: list[Settled] = []
+
+    async def end(workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome) -> None:
+        with _next_time(run_id=str(run_id)):
+            settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
+            if settled is not None:
+                ended.append(settled)
+
     for workspace_id, run_id, attempt, verdict in expired:
         if verdict == "crash_loop":
-            await _end(resources, workspace_id, run_id, attempt, Failed(RunErrorCode.CRASH_LOOP, _CRASH_LOOP, False))
+            await end(workspace_id, run_id, attempt, Failed(RunErrorCode.CRASH_LOOP, _CRASH_LOOP, False))
         elif verdict == "cancelled":
-            await _end(resources, workspace_id, run_id, attempt, CancelledBy())
+            await end(workspace_id, run_id, attempt, CancelledBy())
     with _next_time():
         for workspace_id, run_id, attempt in await find_cancelled(resources.pool):
-            await _end(resources, workspace_id, run_id, attempt, CancelledBy())
+            await end(workspace_id, run_id, attempt, CancelledBy())
+    await asyncio.gather(*(_tell(resources, settled) for settled in ended))
+    with _next_time():
         for workspace_id, conversation_id in await find_promotable(resources.pool):
             with _next_time(conversation_id=str(conversation_id)):
                 await _promote(resources, workspace_id, conversation_id)
 
 
-async def _end(resources: Resources, workspace_id: UUID, run_id: UUID, attempt: int, outcome: RunOutcome) -> None:
-    with _next_time(run_id=str(run_id)):
-        settled = await settle(resources.pool, workspace_id, run_id, outcome, by="sweep", attempt=attempt)
-        if settled is not None:
-            async with asyncio.timeout(_TELL_S):  # relays tell it by themselves; the next run must be ended too
-                await tell_end(resources.log, settled)
+async def _tell(resources: Resources, settled: Settled) -> None:
+    with _next_time(run_id=str(settled.run_id)):
+        async with asyncio.timeout(_TELL_S):
+            await tell_end(resources.log, settled)
 
 
 async def _promote(resources: Resources, workspace_id: UUID, conversation_id: UUID) -> None:

@@ -99,6 +99,9 @@ class Subscriber:
                 await self._serve(connection)
             except (*REDIS_DOWN, TimeoutError) as error:
                 _log.warning("subscriber_lost", error=str(error))
+            except Exception:
+                # Whatever Redis said that nobody expected: without a subscriber, every stream would only be polled.
+                _log.exception("subscriber_broke")
             finally:
                 self._away = True
                 self._on_lost()

@@ -17,7 +17,7 @@ from common.model.answers import Alive, Health
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN, check_alive
 
-_LIMIT_S = 2.0
+_LIMIT_S = 4.0
 _log = structlog.get_logger(__name__)
 
 
@@ -29,7 +29,7 @@ async def live() -> Alive:
 
 @get("/health/ready", responses={503: ResponseSpec(Health, generate_examples=False, description="Without Postgres")})
 async def ready(resources: Process) -> Response[Health]:
-    """Whether requests should come here: yes while Postgres answers, also without Redis. Asks each for 2 s at most.
+    """Whether requests should come here: yes while Postgres answers, also without Redis. Asks each for 4 s at most.
 
     Redis is the same for all processes: to take each of them out of service for it would end what goes on without it.
     """

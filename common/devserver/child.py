@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -24,33 +25,21 @@ except OSError:
 """
 
 
-class Child:
-    """A running process. It leads a session of its own: a terminal's Ctrl-C reaches it through us alone."""
+class Process(ABC):
+    """A process that may be signalled and waited for, whoever its parent is."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", watchdog: "subprocess.Popen[bytes] | None") -> None:
-        self._process = process
-        self._watchdog = watchdog
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    pid: int
+    """Its number; perhaps somebody else's once `returncode` is known."""
 
     @property
-    def stdout(self) -> IO[bytes] | None:
-        return self._process.stdout
-
-    @property
+    @abstractmethod
     def returncode(self) -> int | None:
         """Its exit status once it has ended (negative: the signal that ended it), None while it runs."""
-        status = self._process.poll()
-        if status is not None:
-            self._dismiss_watchdog()
-        return status
 
     def send(self, number: signal.Signals) -> None:
         """Signals the process; one that has ended is left alone."""
         if self.returncode is None:
-            self._process.send_signal(number)
+            os.kill(self.pid, number)
 
     async def wait(self, timeout_s: float) -> int | None:
         """The exit status, or None when it still runs after `timeout_s`."""
@@ -69,6 +58,27 @@ class Child:
         if await self.wait(grace_s) is None:
             self.send(signal.SIGKILL)
             await self.wait(10)
+
+
+class Child(Process):
+    """A running process. It leads a session of its own: a terminal's Ctrl-C reaches it through us alone."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", watchdog: "subprocess.Popen[bytes] | None") -> None:
+        self.pid = process.pid
+        self._process = process
+        self._watchdog = watchdog
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        return self._process.stdout
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status once it has ended (negative: the signal that ended it), None while it runs."""
+        status = self._process.poll()
+        if status is not None:
+            self._dismiss_watchdog()
+        return status
 
     def _dismiss_watchdog(self) -> None:
         # At once: by the time that this process ends, the child's number may belong to somebody else.

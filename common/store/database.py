@@ -38,7 +38,10 @@ DATABASE_DOWN = (
 somebody else's lock: try again later."""
 
 TRANSACTION_S = 7.0
-"""How long a transaction takes at most, the wait for its connection included."""
+"""How long a transaction takes at most once it has a connection."""
+PLACE_S = 7.0
+"""How long it waits for one at most. A limit of its own: with both in one, a burst that fills the pool would leave
+whoever had to queue no time to finish, and all of them would come again."""
 
 _CONNECT_S = 5.0
 _ANSWER_S = 2.0
@@ -164,19 +167,19 @@ async def close_pool(pool: Pool) -> None:
 
 @asynccontextmanager
 async def workspace_transaction(
-    pool: Pool, workspace_id: UUID, *, lock_timeout_s: float | None = None, limit_s: float | None = TRANSACTION_S
+    pool: Pool, workspace_id: UUID, *, lock_timeout_s: float | None = None
 ) -> AsyncIterator[Connection]:
     """A transaction that sees `workspace_id` alone; commits on a clean exit, rolls back on any exception.
 
     Raises ValueError for a value that its column cannot take: repeating that would not help. With `lock_timeout_s`
-    it waits no longer for a lock, and raises one of DATABASE_DOWN; so it does after `limit_s` in all.
+    it waits no longer for a lock, and raises one of DATABASE_DOWN; so it does after PLACE_S without a connection, and
+    TRANSACTION_S with one.
     """
     # One message for all; a UUID object and a number cannot carry SQL.
     begin = f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'"
     if lock_timeout_s is not None:
         begin += f"; set local lock_timeout = {_milliseconds(lock_timeout_s)}"
-    async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-        connection = await _answering(pool, stack, begin, _ANSWER_S)
+    async with _connection(pool, begin) as connection, asyncio.timeout(TRANSACTION_S):
         try:
             yield connection
             await connection.execute("commit")
@@ -188,26 +191,38 @@ async def workspace_transaction(
             raise
 
 
-async def check_alive(pool: Pool, limit_s: float = _ANSWER_S) -> None:
-    """One round trip; raises one of DATABASE_DOWN, at the latest after `limit_s` without counting a new connection."""
+async def check_alive(pool: Pool) -> None:
+    """One round trip; raises one of DATABASE_DOWN, at the latest after PLACE_S."""
+    async with _connection(pool, "select 1"):
+        pass
+
+
+@asynccontextmanager
+async def _connection(pool: Pool, first: str) -> AsyncIterator[Connection]:
+    """One that has executed `first`, which has nothing to do. Who is silent for _ANSWER_S makes room for a new one."""
     async with AsyncExitStack() as stack:
-        await _answering(pool, stack, "select 1", limit_s / 2)
+        async with asyncio.timeout(PLACE_S):
+            try:
+                connection = await _answering(pool, first, stack)
+            except TimeoutError:
+                connection = await _answering(pool, first, stack)
+        yield connection
 
 
-async def _answering(pool: Pool, stack: AsyncExitStack, first: str, within_s: float) -> Connection:
-    """A connection that has executed `first`; where one does not answer within `within_s` seconds, a new one."""
-    connection = await stack.enter_async_context(pool.acquire())
-    condemn = connection.condemn
-    try:
+async def _answering(pool: Pool, first: str, stack: AsyncExitStack) -> Connection:
+    """A connection that has executed `first`, and goes back to `pool` with `stack`."""
+    async with AsyncExitStack() as place:
+        connection: Connection = await place.enter_async_context(pool.acquire())
+        condemn = connection.condemn
         try:
-            await connection.execute(first, timeout=within_s)
+            await connection.execute(first, timeout=_ANSWER_S)
         except TimeoutError:
             await condemn()  # or the next one is of its kind
-            connection = await stack.enter_async_context(pool.acquire())
-            await connection.execute(first, timeout=within_s)
-    except asyncio.CancelledError:
-        await _roll_back(connection)
-        raise
+            raise
+        except asyncio.CancelledError:
+            await _roll_back(connection)
+            raise
+        await stack.enter_async_context(place.pop_all())
     return connection
 
 

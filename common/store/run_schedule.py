@@ -68,7 +68,7 @@ async def renew_leases(
     return {row["run_id"]: row["cancel_requested"] for row in rows}
 
 
-async def sweep_expired(pool: Pool, answering_s: float = 0, limit: int = 100) -> list[Expired]:
+async def sweep_expired(pool: Pool, answering_s: float, limit: int = 100) -> list[Expired]:
     """Requeues runs whose lease ran out and names those that must end.
 
     None before Postgres has answered the sweeps of all workers together for `answering_s` seconds without a pause.

@@ -1,14 +1,17 @@
 """Nobody rings: the process dies between commit and bell, or Redis is down when a message is posted."""
 
 import asyncio
+import itertools
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import httpx
 
-from tests.support.audit import audit, audit_watchers
+from tests.support.audit import check_whole
 from tests.support.chaos import Chaos
 from tests.support.failpoints import Failpoint
+from tests.support.insist import insist, insist_on_conversation
 from tests.support.kept_api import kept_apis
 from tests.support.planned_model import plan
 from tests.support.redis_faults import RestartableValkey
@@ -33,9 +36,7 @@ async def test_run_starts_although_its_process_died_before_the_bell(chaos: Chaos
         repeated = 0
         watchers: list[Watcher] = []
         while system.failpoints.fired("bell.before") < deaths:
-            posts = await asyncio.gather(
-                *(_insist(client, number) for number in range(len(watchers), len(watchers) + 6))
-            )
+            posts = await asyncio.gather(*(_post(client, number) for number in range(len(watchers), len(watchers) + 6)))
             repeated += sum(tries > 1 for _, tries in posts)
             begun = [Watcher([client], run) for run, _ in posts]
             await asyncio.gather(*(watcher.watch() for watcher in begun))
@@ -73,36 +74,21 @@ async def test_run_starts_although_redis_is_down(chaos: Chaos) -> None:
         await _check(chaos, system, watchers)
 
 
-async def _insist(client: Client, number: int) -> tuple[dict[str, Any], int]:
+async def _post(client: Client, number: int) -> tuple[dict[str, Any], int]:
     """The run of the POST with this key, repeated until it is answered, and how often it was sent."""
-    conversation_id = await _conversation(client)
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            answer = await client.http.post(
-                f"/v1/conversations/{conversation_id}/messages",
-                json={"content": "go", "provider": "anthropic", "model": _MODEL},
-                headers={"Idempotency-Key": f"key-{number}"},
-            )
-        except httpx.TransportError:
-            continue
-        assert answer.status_code == 202, answer.text
-        return dict(answer.json()["run"]), tries
+    path = f"/v1/conversations/{await insist_on_conversation(client)}/messages"
+    body = {"content": "go", "provider": "anthropic", "model": _MODEL}
+    tries = itertools.count()
 
+    def post() -> Awaitable[httpx.Response]:
+        next(tries)
+        return client.http.post(path, json=body, headers={"Idempotency-Key": f"key-{number}"})
 
-async def _conversation(client: Client) -> str:
-    while True:
-        try:
-            return await client.conversation()
-        except httpx.TransportError:
-            continue
+    return (await insist(post)).json()["run"], next(tries)
 
 
 async def _check(chaos: Chaos, system: System, watchers: list[Watcher]) -> None:
     chaos.figure("runs", len(watchers))
-    chaos.figure("runs that failed", sum((watcher.end or {})["type"] != "done" for watcher in watchers), 0)
     [row] = await system.rows("select extract(epoch from max(started_at - created_at))::float8 from runs")
     chaos.figure("run starts, at the latest", row[0], 3, "s")
-    problems = [*await audit(system), *await audit_watchers(system, watchers)]
-    assert not problems, problems[:10]
+    await check_whole(chaos, system, watchers)

@@ -45,7 +45,7 @@ async def test_conversation_stays_whole_under_parallel_changes(chaos: Chaos) -> 
         statuses = sum((one.statuses for one in busy), Counter[str]())
         for status, times in sorted(statuses.items()):
             chaos.figure(f"answers {status}", times)
-        await eventually(lambda: _all_ended(system), 120)
+        await system.all_ended(120)
         for one in busy:
             await _continue(system, one)
         await _report(chaos, system)
@@ -122,10 +122,6 @@ class _Busy:
             if accepted["run"] is not None:
                 self._runs.append(accepted["run"]["id"])
         return answer
-
-
-async def _all_ended(system: System) -> bool:
-    return not await system.rows("select from runs where finished_at is null")
 
 
 async def _continue(system: System, busy: _Busy) -> None:

@@ -8,8 +8,8 @@ import httpx
 
 from tests.support.audit import audit
 from tests.support.chaos import Chaos
-from tests.support.eventually import eventually
 from tests.support.failpoints import Failpoint
+from tests.support.insist import insist, insist_on_conversation
 from tests.support.kept_api import Life, kept_apis
 from tests.support.system import Client, System, running_system
 
@@ -61,7 +61,7 @@ async def test_posts_repeated_after_drops_make_one_run(chaos: Chaos) -> None:
         async def converse(number: int) -> None:
             """Half of the conversations are answered a second time, at once."""
             async with parallel:
-                path = f"/v1/conversations/{await _conversation(clients[number % 2])}/messages"
+                path = f"/v1/conversations/{await insist_on_conversation(clients[number % 2])}/messages"
                 message_id = json.loads(await thrice(path, f"post-{number}", {"content": "once"}))["message"]["id"]
                 if number % 2:
                     await thrice(f"{path}/{message_id}/regenerate", f"again-{number}", {"ifBusy": "interrupt"})
@@ -73,10 +73,7 @@ async def test_posts_repeated_after_drops_make_one_run(chaos: Chaos) -> None:
             chaos.figure(f"deaths and errors at {name}", system.failpoints.fired(name))
             assert system.failpoints.fired(name) > chaos.pick(2, 20)
 
-        async def all_have_ended() -> bool:
-            return not await system.rows("select from runs where finished_at is null")
-
-        await eventually(all_have_ended, 30)
+        await system.all_ended()
         [row] = await system.rows(
             """
             select count(*) as runs, count(distinct conversation_id) as conversations,
@@ -111,15 +108,6 @@ def _lives(system: System, chaos: Chaos, turn: int) -> Life:
     return failpoints
 
 
-async def _conversation(client: Client) -> str:
-    """A new conversation, however often the API dies over it."""
-    while True:
-        try:
-            return await client.conversation()
-        except httpx.TransportError:
-            await asyncio.sleep(0.05)
-
-
 async def _ask(client: Client, path: str, key: str, body: dict[str, Any], timeout_s: float = 30) -> httpx.Response:
     return await client.http.post(path, json=body, headers={"Idempotency-Key": key}, timeout=timeout_s)
 
@@ -127,15 +115,10 @@ async def _ask(client: Client, path: str, key: str, body: dict[str, Any], timeou
 async def _insist(chaos: Chaos, clients: list[Client], path: str, key: str, body: dict[str, Any]) -> bytes:
     """Asks either API until one accepts; every other attempt is dropped by the client itself, a moment later."""
     dice = chaos.random
-    while True:
+
+    async def ask() -> httpx.Response:
+        await asyncio.sleep(dice.uniform(0, 0.05))
         timeout_s = dice.choice((10, dice.uniform(0.001, 0.03)))
-        try:
-            answer = await _ask(dice.choice(clients), path, key, body, timeout_s)
-        except httpx.TransportError:
-            await asyncio.sleep(dice.uniform(0, 0.1))
-            continue
-        if answer.status_code == 202:
-            return answer.content
-        assert answer.status_code == 503, answer.text
-        assert int(answer.headers["retry-after"]) >= 0
-        await asyncio.sleep(dice.uniform(0, 0.1))
+        return await _ask(dice.choice(clients), path, key, body, timeout_s)
+
+    return (await insist(ask)).content

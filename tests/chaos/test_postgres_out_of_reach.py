@@ -17,8 +17,8 @@ from tests.support.servers import Servers
 from tests.support.system import System, running_system
 from tests.support.tcp_proxy import Mode, TcpProxy
 
-_READINESS_S = 3.0
-"""Within which `/health/ready` answers, asking each store for 2 s at most."""
+_READINESS_S = 5.0
+"""Within which `/health/ready` answers, asking each store for 4 s at most."""
 
 
 async def test_dead_connections_are_replaced(chaos: Chaos) -> None:

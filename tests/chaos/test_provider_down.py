@@ -41,7 +41,7 @@ async def test_outage_is_not_asked_three_times_by_every_run(chaos: Chaos) -> Non
         assert worker.output().count("provider_retries_spent") == 1
         assert not (problems := await _problems(system, watchers, requests)), problems[:10]
         after = await _play(client, "up again", starting)
-        assert (after.end or {})["type"] == "done"
+        assert after.completed
 
 
 async def _play(client: Client, model: str, starting: asyncio.Semaphore) -> Watcher:

@@ -85,7 +85,7 @@ async def test_every_call_of_a_model_is_metered(chaos: Chaos, house: House, flee
 async def test_outcomes_of_cut_calls_are_told(chaos: Chaos, house: House) -> None:
     """Workers die around the effects of tools: what is safe is done again under its key, the rest told as unknown."""
     pairs = chaos.pick(3, 24)
-    settings = {**chaos.leases, "WORKER_MAX_RUNS": str(pairs)}
+    settings = {**chaos.leases, "LEASE_S": "300", "WORKER_MAX_RUNS": str(pairs)}
     moments = ("tool.before_effect", "tool.after_effect")
     doomed = await asyncio.gather(
         *(house.system.worker(Failpoint(moment, "block", times=10_000), **settings) for moment in moments)
@@ -94,6 +94,7 @@ async def test_outcomes_of_cut_calls_are_told(chaos: Chaos, house: House) -> Non
     await eventually(lambda: [house.system.failpoints.fired(moment) for moment in moments] == [pairs * 3] * 2, 60)
     happened = Counter(line.split(" ")[3] for line in house.system.effects_noted())
     await asyncio.gather(*(worker.stop(signal.SIGKILL) for worker in doomed))
+    await asyncio.gather(*(house.system.expire_leases(worker) for worker in doomed))
     chaos.fault("kill -9 of both workers, one before and one after the effects of its tools")
     worker = await house.system.worker(**chaos.leases)
     await asyncio.gather(*(run.seen_to_end() for run in runs))

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import httpx
 
 from tests.support.audit import audit
 from tests.support.chaos import Chaos
-from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
+from tests.support.insist import insist
 from tests.support.kept_api import KeptApi, kept_apis
 from tests.support.stages import named_plan
 from tests.support.system import Client, System, running_system
@@ -40,7 +40,7 @@ async def test_waiting_runs_start_in_order(chaos: Chaos) -> None:
         chains = [_Chain(clients, id_, number, chaos) for number, id_ in enumerate(conversations)]
         running = asyncio.gather(*(chain.run(chaos.pick(5, 20)) for chain in chains))
         await _kill_meanwhile(chaos, fleet, apis, running)
-        await eventually(lambda: _all_ended(system), chaos.pick(60, 200), 0.1)
+        await system.all_ended(chaos.pick(60, 200))
         await _report(chaos, system, chains)
 
 
@@ -64,43 +64,25 @@ class _Chain:
             if dice.random() < 0.3:
                 await self._cancel(dice.choice(self.accepted[-4:]))
         if dice.random() < 0.2:
-            await _insist(self._clients, dice.choice, lambda http: http.delete(self._path), (204, 404))
+            await insist(lambda: self._any_api.delete(self._path), (204, 404))
             self.deleted = True
 
     async def _post(self, key: str, mode: str) -> None:
         model = named_plan(steps=self._chaos.random.randrange(2), tools="look", words=5, pause_ms=10)
         body = {"content": key, "provider": "anthropic", "model": model, "ifBusy": mode}
 
-        async def post(http: httpx.AsyncClient) -> httpx.Response:
-            return await http.post(f"{self._path}/messages", json=body, headers={"Idempotency-Key": key})
+        def post() -> Awaitable[httpx.Response]:
+            return self._any_api.post(f"{self._path}/messages", json=body, headers={"Idempotency-Key": key})
 
-        answer = await _insist(self._clients, self._chaos.random.choice, post, (202,))
+        answer = await insist(post)
         self.accepted.append(answer.json()["run"]["id"])
 
     async def _cancel(self, run_id: str) -> None:
-        def cancel(http: httpx.AsyncClient) -> Awaitable[httpx.Response]:
-            return http.post(f"/v1/runs/{run_id}/cancel")
+        await insist(lambda: self._any_api.post(f"/v1/runs/{run_id}/cancel"), (200,))
 
-        await _insist(self._clients, self._chaos.random.choice, cancel, (200,))
-
-
-async def _insist(
-    clients: Sequence[Client],
-    choose: Callable[[Sequence[Client]], Client],
-    ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]],
-    expected: Sequence[int],
-) -> httpx.Response:
-    """Asks one API or the other until one has answered."""
-    while True:
-        try:
-            answer = await ask(choose(clients).http)
-        except httpx.TransportError:
-            await asyncio.sleep(0.05)
-            continue
-        if answer.status_code in expected:
-            return answer
-        assert answer.status_code == 503, answer.text
-        await asyncio.sleep(0.05)
+    @property
+    def _any_api(self) -> httpx.AsyncClient:
+        return self._chaos.random.choice(self._clients).http
 
 
 async def _kill_meanwhile(chaos: Chaos, fleet: Fleet, apis: Sequence[KeptApi], running: "asyncio.Future[Any]") -> None:
@@ -116,10 +98,6 @@ async def _kill_meanwhile(chaos: Chaos, fleet: Fleet, apis: Sequence[KeptApi], r
         await fleet.grow(1)
     await running
     await fleet.grow(1)
-
-
-async def _all_ended(system: System) -> bool:
-    return not await system.rows("select from runs where finished_at is null")
 
 
 async def _report(chaos: Chaos, system: System, chains: Sequence[_Chain]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from common.config import ConfigError, Settings
 from common.ids import new_id
 from common.store import database
-from common.store.database import DATABASE_DOWN, TRANSACTION_S, Pool, close_pool, open_pool, workspace_transaction
+from common.store.database import DATABASE_DOWN, PLACE_S, Pool, close_pool, open_pool, workspace_transaction
 from tests.support.eventually import eventually
 from tests.support.seed import seed_run
 from tests.support.servers import Servers
@@ -104,9 +104,31 @@ async def test_transaction_without_postgres_has_a_limit(proxied: tuple[TcpProxy,
     begun = time.monotonic()
     for ended in await asyncio.gather(*(_use_at_once(pool, 1) for _ in range(40)), return_exceptions=True):
         assert isinstance(ended, DATABASE_DOWN)
-    assert time.monotonic() - begun < TRANSACTION_S + 2
+    assert time.monotonic() - begun < PLACE_S + 2
     proxy.switch(Mode.PASS)
     assert await _seconds(_use_at_once(pool, 5)) < 1
+
+
+async def test_waiting_for_a_place_takes_nobodys_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst that fills the pool is served one after the other: who had to queue has as long as everybody."""
+    monkeypatch.setattr(database, "TRANSACTION_S", 0.4)
+    pool = await open_pool(settings, 1)
+
+    async def work() -> None:
+        async with workspace_transaction(pool, new_id()) as connection:
+            await connection.execute("select pg_sleep(0.1)")
+
+    assert await _seconds(asyncio.gather(*(work() for _ in range(8)))) > 0.7
+    await pool.close()
+
+
+async def test_full_pool_of_dead_connections_is_renewed(proxied: tuple[TcpProxy, Pool], settings: Settings) -> None:
+    """With all of them dead at once, each makes room for its own successor."""
+    proxy, pool = proxied
+    size = settings.database_pool_size
+    await _use_at_once(pool, size)
+    proxy.switch(Mode.BLACK_HOLE, new=False)
+    assert await _seconds(_use_at_once(pool, size)) < 4
 
 
 async def test_query_over_a_dead_connection_does_not_hang(proxied: tuple[TcpProxy, Pool]) -> None:

@@ -502,6 +502,7 @@ class EventLogModel(RuleBasedStateMachine):
         return f"{self.pieces} "
 
 
+@pytest.mark.timeout(1800)  # as many examples as somebody asks for
 def test_event_log_under_every_fault_is_the_same_for_all(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is lost, cut, delayed, repeated or said by zombies: ids only increase, nothing is missing or doubled."""
     monkeypatch.setattr(sink_module, "_FIRST_PAUSE_S", 0.0002)

@@ -16,14 +16,17 @@ from common.model.events import Done, Started, Step, Token, ToolCall, ToolResult
 from common.model.run_state import FinishReason, Outcome
 from common.model.steps import CallEnd, LedgerCall
 from common.settle import Completed
-from common.store.database import Pool
+from common.store import database
+from common.store.database import Pool, close_pool, open_pool
 from common.store.run_schedule import claim_runs
 from tests.support.eventually import eventually
 from tests.support.live_run import USAGE, LiveRun, live_run, step_with_calls
 from tests.support.probed_pool import ProbedPool
 from tests.support.worker_life import crash, read, read_one, told
+from worker.run import journal
 from worker.run.journal import begin_attempt, open_attempt
 
+_REFUSED_S = 0.5
 Write = Callable[[LiveRun, LedgerCall, Pool], Awaitable[Any]]
 
 
@@ -198,3 +201,35 @@ async def _everything(pool: Pool, live: LiveRun) -> list[tuple[Any, ...]]:
     for table in ("runs", "messages", "model_calls", "tool_calls"):
         rows += await read(pool, live.seeded, f"select to_jsonb(t) from {table} t order by id")
     return rows
+
+
+async def test_commit_that_alone_is_refused_is_given_up(live_but_refused: LiveRun, pool: Pool) -> None:
+    """While Postgres answers heartbeats, but never this write, the run does not stay ours for ever."""
+    async with asyncio.timeout(20):
+        with pytest.raises(LeaseLost):
+            await live_but_refused.journal.begin_model_call(1, 10)
+
+
+async def test_commit_is_repeated_while_the_lease_is_in_doubt(live_but_refused: LiveRun, pool: Pool) -> None:
+    """Where no heartbeat is answered either, Postgres is away, however long: the write waits for its return."""
+    live_but_refused.lease.active.clear()
+    writing = asyncio.create_task(live_but_refused.journal.begin_model_call(1, 10))
+    await asyncio.wait({writing}, timeout=4 * _REFUSED_S)
+    assert not writing.done()
+    writing.cancel()
+
+
+@pytest.fixture
+async def live_but_refused(
+    settings: Settings, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[LiveRun]:
+    """A run whose model calls cannot be written, since somebody has locked their table."""
+    monkeypatch.setattr(database, "_STATEMENT_S", 0.3)
+    monkeypatch.setattr(journal, "_REFUSED_S", _REFUSED_S)
+    impatient = await open_pool(settings)
+    owner = await asyncpg.connect(settings.migration_database_url)
+    async with live_run(settings, impatient, log) as live, owner.transaction():
+        await owner.execute("lock table model_calls in access exclusive mode")
+        yield live
+    await owner.close()
+    await close_pool(impatient)

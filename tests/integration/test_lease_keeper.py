@@ -24,7 +24,7 @@ from worker.run.lease import BEATS_AT_ONCE, Lease, LeaseKeeper
 @pytest.fixture
 def keeper(settings: Settings, pool: Pool) -> LeaseKeeper:
     """A keeper that beats often; its leases are as long as ever."""
-    return LeaseKeeper(pool, OWNER, msgspec.structs.replace(settings, heartbeat_s=0.02))
+    return LeaseKeeper(pool, OWNER, msgspec.structs.replace(settings, heartbeat_s=0.02), pool)
 
 
 class Held:

@@ -582,7 +582,7 @@ class RunModel(RuleBasedStateMachine):
 
     async def sweep_by(self, worker: ModelWorker) -> None:
         """What every worker does each second."""
-        await recovery._make_up(worker.resources, await sweep_expired(worker.pool))
+        await recovery._make_up(worker.resources, await sweep_expired(worker.pool, answering_s=0))
 
     def pass_time(self) -> None:
         """What waits for a moment to come need not wait."""
@@ -641,6 +641,7 @@ async def close_world(world: World) -> None:
     await world.pool.close()
 
 
+@pytest.mark.timeout(1800)  # as many examples as somebody asks for
 def test_runs_under_every_fault_keep_all_promises(
     servers: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from tests.support.audit import audit, audit_watchers, doubled_effects
 from tests.support.chaos import QUICK, Chaos
 from tests.support.eventually import eventually
+from tests.support.insist import insist_on_conversation
 from tests.support.planned_model import plan
 from tests.support.poster import Poster
 from tests.support.system import Client, System
@@ -34,11 +35,7 @@ class AtWork:
     async def heals(self) -> None:
         """Returns once somebody who comes now is served; notes how long that took."""
         began = time.monotonic()
-        answer = await self.poster.client.http.post("/v1/conversations", json={})
-        while answer.status_code != 201:
-            assert answer.status_code == 503, answer.text
-            await asyncio.sleep(0.05)
-            answer = await self.poster.client.http.post("/v1/conversations", json={})
+        await insist_on_conversation(self.poster.client)
         seconds = time.monotonic() - began
         self._chaos.fault(f"serves who comes now, after {seconds:.2f} s")
         self._healed.append(seconds)
@@ -85,7 +82,7 @@ async def at_work(chaos: Chaos, system: System, posts: int, **settings: str) -> 
         await eventually(poster.acknowledged, 20)
         yield work
     await watching
-    await eventually(lambda: _all_ended(system), chaos.pick(30, 120), 0.1)
+    await system.all_ended(chaos.pick(30, 120))
     await work.report()
     problems = [*await audit(system), *await audit_watchers(system, watchers)]
     for process in (api, *workers):
@@ -114,7 +111,3 @@ async def _in_turns(count: int, begin: Callable[[], Awaitable[T]]) -> list[T]:
             return await begin()
 
     return await asyncio.gather(*(one() for _ in range(count)))
-
-
-async def _all_ended(system: System) -> bool:
-    return not await system.rows("select from runs where finished_at is null limit 1")

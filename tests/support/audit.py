@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from common.ids import EventId
+from tests.support.chaos import Chaos
 from tests.support.system import System
 from tests.support.watcher import Watcher, stored
 
@@ -106,6 +107,13 @@ async def audit_watchers(system: System, watchers: Iterable[Watcher]) -> list[st
         if (said, watcher.cursor) != (state, None if last is None else str(last)):
             problems.append(f"run {run_id}: its client saw {said} at {watcher.cursor}, Postgres has {state} at {last}")
     return problems
+
+
+async def check_whole(chaos: Chaos, system: System, watchers: Sequence[Watcher]) -> None:
+    """What every fault promises: none of these runs fails, and what clients, effects and Postgres tell is one story."""
+    chaos.figure("runs that failed", sum(not watcher.completed for watcher in watchers), 0)
+    problems = [*await audit(system), *await audit_watchers(system, watchers)]
+    assert not problems, problems[:10]
 
 
 async def _messages(system: System, run_id: str) -> list[dict[str, Any]]:

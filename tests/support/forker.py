@@ -25,7 +25,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from common.devserver.child import Child, spawn
+from common.devserver.child import Child, Process, spawn
 from tests.support.failpoints import VARIABLE, Armed, arm_all
 
 AVAILABLE = sys.platform == "linux"
@@ -49,7 +49,7 @@ class Look(msgspec.Struct, frozen=True, tag="look"):
     pid: int
 
 
-class ForkedChild:
+class ForkedChild(Process):
     """A forked process, used like a `Child`."""
 
     def __init__(self, forker: "Forker", pid: int) -> None:
@@ -63,26 +63,6 @@ class ForkedChild:
         if self._status is None:
             self._status = self._forker.status_of(self.pid)
         return self._status
-
-    def send(self, number: signal.Signals) -> None:
-        """Signals the process; one that has ended is left alone."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
-    async def wait(self, timeout_s: float) -> int | None:
-        """The exit status, or None when it still runs after `timeout_s`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while (status := self.returncode) is None and loop.time() < deadline:
-            await asyncio.sleep(0.02)
-        return status
-
-    async def stop(self, number: signal.Signals, grace_s: float) -> None:
-        """Signals it, waits for its end, and kills it after `grace_s`."""
-        self.send(number)
-        if await self.wait(grace_s) is None:
-            self.send(signal.SIGKILL)
-            await self.wait(10)
 
 
 class Forker:

@@ -15,10 +15,10 @@ import httpx
 import msgspec
 
 from common.config import CompatibleProvider, Settings
-from common.devserver.child import Child, spawn
+from common.devserver.child import Process, spawn
 from tests.support.eventually import eventually
 from tests.support.failpoints import VARIABLE
-from tests.support.forker import AVAILABLE, ForkedChild, the_forker
+from tests.support.forker import AVAILABLE, the_forker
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY_S = 30
@@ -28,7 +28,7 @@ _GRACE_S = 40
 class RunningProcess:
     """A process of the system. `url` is the API's address, empty for a worker."""
 
-    def __init__(self, child: Child | ForkedChild, log: Path, url: str) -> None:
+    def __init__(self, child: Process, log: Path, url: str) -> None:
         self.child = child
         self.url = url
         self._log = log
@@ -114,7 +114,7 @@ async def _process(
     module: Literal["api", "worker"], env: Mapping[str, str], url: str, pass_fds: tuple[int, ...], forked: bool
 ) -> AsyncIterator[RunningProcess]:
     with tempfile.NamedTemporaryFile(prefix=f"throughline-{module}-", suffix=".log") as log:
-        child: Child | ForkedChild
+        child: Process
         if forked and AVAILABLE:
             child = await the_forker().fork(module, env, log.file, pass_fds)
         else:

@@ -403,7 +403,7 @@ class ModelWorker(Process):
         self.leaving: asyncio.Task[None] | None = None
         self.leaving_cut = False
         self.pool = WatchedPool(pool, self).as_pool
-        self.keeper = LeaseKeeper(self.pool, owner, settings)
+        self.keeper = LeaseKeeper(self.pool, owner, settings, self.pool)
         tools = {name: _bound(self, model) for name, model in TOOLS.items()}
         self.resources = replace(
             worker_resources(settings, self.pool, redis, self, tools),

@@ -405,10 +405,7 @@ async def cancel_queued(scene: Scene) -> None:
 
 
 async def _ended(scene: Scene) -> None:
-    async def all_ended() -> bool:
-        return not await scene.system.rows("select id from runs where finished_at is null")
-
-    await eventually(all_ended, 20)
+    await scene.system.all_ended(20)
 
 
 async def _ask_twice(

@@ -151,6 +151,24 @@ class System:
         finally:
             await connection.close()
 
+    async def all_ended(self, timeout_s: float = 30) -> None:
+        """Waits until no run is left that has not ended."""
+
+        async def ended() -> bool:
+            return not await self.rows("select from runs where finished_at is null limit 1")
+
+        await eventually(ended, timeout_s, 0.1)
+
+    async def expire_leases(self, owner: RunningProcess) -> None:
+        """What this worker holds is anybody's from now on, however long its leases are."""
+        await self.rows(
+            """
+            update runs set lease_until = clock_timestamp() - interval '1 second'
+            where state = 'running' and lease_owner like $1
+            """,
+            f"%:{owner.pid}:%",
+        )
+
     async def client(self, api: RunningProcess, workspace_id: UUID | None = None) -> Client:
         """A member of `workspace_id` (default: a workspace of their own) at this API."""
         workspace_id = workspace_id or new_id()

@@ -47,6 +47,11 @@ class Watcher:
         """The terminal event, once it has come."""
         return self.events[-1] if self.seen and self.events[-1]["type"] in TERMINAL else None
 
+    @property
+    def completed(self) -> bool:
+        """Whether the run has ended well for its client."""
+        return self.end is not None and self.end["type"] == "done"
+
     async def watch(self, timeout_s: float = 60) -> Self:
         """Returns once the end has come; fails with what it has seen when that takes longer."""
         pause_s = _FIRST_PAUSE_S

@@ -38,7 +38,7 @@ def worker_resources(
         pool=pool,
         log=EventLog(redis, settings.stream_ttl_s),
         bell=Bell(redis),
-        keeper=LeaseKeeper(pool, OWNER, settings),
+        keeper=LeaseKeeper(pool, OWNER, settings, pool),
         providers={} if provider is None else {"scripted": provider},
         retry_budgets=open_budgets(settings, ["scripted"]),
         tools=tools or {},
@@ -60,7 +60,7 @@ async def claim_execution(resources: Resources) -> Execution:
 async def crash(pool: Pool, seeded: Seeded) -> None:
     """The run's lease runs out and a sweep puts it back, due at once."""
     await expire_lease(pool, seeded)
-    await sweep_expired(pool)
+    await sweep_expired(pool, answering_s=0)
     await write(pool, seeded, "update runs set available_at = clock_timestamp() where id = $1", seeded.run.id)
 
 

@@ -55,6 +55,7 @@ from worker.run.sink import Sink
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+_REFUSED_S = 60.0
 
 
 class Opening(NamedTuple):
@@ -288,9 +289,11 @@ async def _persistently(
 ) -> T:
     """A transaction, repeated while Postgres is away; `held` names one that holds the run, which extends the lease.
 
-    Raises LeaseLost once the run is known to be somebody else's.
+    Raises LeaseLost once the run is known to be somebody else's, and after _REFUSED_S in which Postgres has answered
+    our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may fare better.
     """
     pause_s = 0.05
+    refused_since: float | None = None
     while True:
         sent_at = time.monotonic()
         try:
@@ -304,6 +307,10 @@ async def _persistently(
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # it met the failure, and would be lost
             _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
+            refused_since = (refused_since or sent_at) if lease.held else None
+            if refused_since is not None and time.monotonic() - refused_since > _REFUSED_S:
+                _log.error("commit_given_up", run_id=str(lease.run_id), error=repr(error))
+                raise LeaseLost from error
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
         else:

@@ -56,6 +56,11 @@ class Lease:
             self.active.set()
             self.on_resume()
 
+    @property
+    def held(self) -> bool:
+        """Whether it is known to be ours at this moment."""
+        return self.active.is_set() and time.monotonic() < self.deadline
+
     async def sure(self) -> None:
         """Waits while the lease is in doubt. The clock says so: after a pause of the process no timer has fired yet."""
         if self.active.is_set() and time.monotonic() >= self.deadline:
@@ -80,9 +85,9 @@ class LeaseKeeper:
     `beats_pool` has BEATS_AT_ONCE connections for that alone, so that no heartbeat waits behind the runs' own work.
     """
 
-    def __init__(self, pool: Pool, owner: str, settings: Settings, beats_pool: Pool | None = None) -> None:
+    def __init__(self, pool: Pool, owner: str, settings: Settings, beats_pool: Pool) -> None:
         self._pool = pool
-        self._beats_pool = beats_pool or pool
+        self._beats_pool = beats_pool
         self._owner = owner
         self._heartbeat_s = settings.heartbeat_s
         self._lease_s = settings.lease_s
@@ -169,11 +174,13 @@ class LeaseKeeper:
             renewed = await renew_leases(self._pool, self._owner, claim, self._lease_s, wait=True)
         except DATABASE_DOWN:
             return
+        if self._leases.get(lease.run_id) is not lease:
+            return  # dropped meanwhile
         if lease.run_id in renewed:
             lease.renewed(sent_at)
             if renewed[lease.run_id]:
                 lease.on_cancel()
-        elif self._leases.get(lease.run_id) is lease:
+        else:
             lease.on_lost()
 
     def _renewed_singly(self, lease: Lease, _: asyncio.Task[None]) -> None:
