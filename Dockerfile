@@ -1,4 +1,11 @@
 # One image for API, worker and migrations: the Procfile's commands, without what only development needs.
+FROM node:24-slim AS page
+WORKDIR /source/web
+COPY web/package.json web/package-lock.json ./
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY web ./
+RUN npm run build -- --outDir /page
+
 FROM python:3.13-slim AS build
 WORKDIR /source
 RUN python -m venv /opt/throughline
@@ -7,6 +14,7 @@ COPY api api
 COPY worker worker
 COPY common common
 COPY migrations migrations
+COPY --from=page /page api/web/dist
 RUN /opt/throughline/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
     && /opt/throughline/bin/pip uninstall --yes pip
 

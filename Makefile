@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+PAGE := api/web/dist/.tried
+PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test chaos teeth check bench token migrate
+.PHONY: install run test chaos teeth check bench token migrate page
 
-install: .venv/installed
+install: .venv/installed $(PAGE)
 
 .venv/installed: pyproject.toml constraints.txt
 	@command -v $(firstword $(PYTHON)) >/dev/null || \
@@ -15,6 +17,15 @@ install: .venv/installed
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,test]'
 	touch $@
+
+# The web page, once for each state of its sources. Where it cannot be built, the server does without.
+$(PAGE): $(PAGE_SOURCES) | .venv/installed
+	@$(BIN)/throughline page || echo "The API works without its page; make page tries again." >&2
+	@mkdir -p $(@D) && touch $@
+
+page: .venv/installed
+	$(BIN)/throughline page
+	@touch $(PAGE)
 
 # Arguments of `throughline dev` go into ARGS: make run ARGS="--port 9000 --workers 2"
 run: install
@@ -39,6 +50,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/throughline page --check
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)

@@ -18,14 +18,17 @@ from api.reference_page import ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
 from api.routes.agents import agents
+from api.routes.ai_sdk import ai_sdk
 from api.routes.catalogue import catalogue
 from api.routes.conversations import conversations
 from api.routes.health import health
 from api.routes.injection import DEPENDENCIES
 from api.routes.messages import messages
+from api.routes.openai import BROWSER_HEADERS, openai
 from api.routes.runs import runs
 from api.routes.streams import streams
 from api.routes.tickets import tickets
+from api.web.page import page_routes
 from common.config import Settings, require
 from common.eventlog.log import EventLog
 from common.queue import Bell
@@ -44,7 +47,10 @@ def create_app(settings: Settings) -> Litestar:
     require(settings, "database_url", "redis_url")
     measured = Metrics()
     app = Litestar(
-        [agents, conversations, messages, runs, streams, tickets, catalogue, health],
+        [
+            *(agents, conversations, messages, runs, streams, tickets, catalogue, health, ai_sdk, openai),
+            *page_routes(settings),
+        ],
         lifespan=[_lifespan],
         dependencies={**DEPENDENCIES, "measured": Provide(lambda: measured, sync_to_thread=False)},
         exception_handlers={Exception: answer_error},
@@ -82,8 +88,12 @@ def _cors(settings: Settings) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=list(settings.cors_origins),
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Workspace-Id"],
-        expose_headers=["Retry-After"],
+        allow_headers=[
+            *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Workspace-Id"),
+            "X-AI-SDK-Version",
+            *BROWSER_HEADERS,
+        ],
+        expose_headers=["Retry-After", "X-Error-Code", "X-Should-Retry"],
         max_age=600,
     )
 

@@ -7,7 +7,7 @@ Litestar alone answers 500 to bad UTF-8 and to very deep JSON, and reads "1" whe
 import asyncio
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from litestar import Request
@@ -30,6 +30,8 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 class JsonRequest(Request[Principal, Any, State]):
     """A request whose body has been decoded by its handler's own types before the handler sees it."""
 
+    checks_depth: ClassVar[bool] = True
+
     async def body(self) -> bytes:
         """The bytes of the body. Raises `request_timeout` when they take longer than BODY_S.
 
@@ -47,7 +49,8 @@ class JsonRequest(Request[Principal, Any, State]):
         """The body as the `data` of this route's handler. Raises `unsupported_media_type` or `invalid_request`."""
         body = await self.body()
         _check_media_type(self.headers.get("content-type", ""))
-        _check_depth(body)
+        if self.checks_depth:
+            _check_depth(body)
         data = _decode(body, self._body_type())
         if rb"\u0000" in body:
             _check_no_nul(msgspec.to_builtins(data))
@@ -57,6 +60,12 @@ class JsonRequest(Request[Principal, Any, State]):
         declared = self.route_handler.parsed_fn_signature.parameters["data"]
         # `X | None` says that there may be no body, not that the body may be null.
         return declared.inner_types[0].annotation if declared.is_optional else declared.annotation
+
+
+class ShallowJsonRequest(JsonRequest):
+    """For a body that may be large and whose shape keeps nothing nested: it may nest as it likes."""
+
+    checks_depth = False
 
 
 def _check_media_type(content_type: str) -> None:

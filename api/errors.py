@@ -1,5 +1,6 @@
 """One map from error codes to HTTP statuses, and one JSON form for every error that leaves this server."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -66,6 +67,13 @@ def invalid(message: str) -> ThroughlineError:
 
 
 def answer_error(request: "Request[Any, Any, Any]", error: Exception) -> Response[bytes]:
+    """The answer to any exception, in our own form."""
+    return answer_in_form(request, error, _native_form)
+
+
+def answer_in_form(
+    request: "Request[Any, Any, Any]", error: Exception, form: Callable[[ThroughlineError], msgspec.Struct]
+) -> Response[bytes]:
     """The answer to any exception. What is not the client's doing is logged, and says nothing of the inside."""
     headers: dict[str, str] = {}
     match error:
@@ -80,13 +88,16 @@ def answer_error(request: "Request[Any, Any, Any]", error: Exception) -> Respons
         case _:
             _log.error("request_failed", method=request.method, path=request.scope["path"], exc_info=error)
             known = ThroughlineError(ErrorCode.INTERNAL, "Something went wrong on our side.")
-    detail = ErrorDetail(code=known.code, message=known.message, details=known.details)
     return Response(
-        msgspec.json.encode(ErrorAnswer(error=detail)),
+        msgspec.json.encode(form(known)),
         status_code=STATUS[known.code],
         media_type=MediaType.JSON,
         headers={**headers, **_HEADERS.get(known.code, {})},
     )
+
+
+def _native_form(error: ThroughlineError) -> ErrorAnswer:
+    return ErrorAnswer(error=ErrorDetail(code=error.code, message=error.message, details=error.details))
 
 
 def _of_http(request: "Request[Any, Any, Any]", error: HTTPException) -> ThroughlineError:

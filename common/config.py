@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: Count = 1_000_000
+    web_page: bool = False
 
     # Tokens
     jwt_secret: str = ""

@@ -21,6 +21,8 @@ def wanted(kind: Any) -> str:
     match info:
         case inspect.LiteralType(values=values):
             return f"one of {', '.join(str(value) for value in values)}"
+        case inspect.BoolType():
+            return "true or false"
         case inspect.IntType(ge=least, le=None):
             return f"a whole number of at least {least}"
         case inspect.IntType(ge=least, le=most):

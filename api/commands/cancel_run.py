@@ -33,10 +33,11 @@ async def cancel_run(resources: Resources, principal: Principal, run_id: UUID) -
         await failpoint("request.before_commit")
     await failpoint("request.after_commit")
     await aftermath.carry_out(resources)
-    return await _wait_for_end(resources, principal, run)
+    return await wait_for_end(resources, principal, run)
 
 
-async def _wait_for_end(resources: Resources, principal: Principal, run: Run) -> Run:
+async def wait_for_end(resources: Resources, principal: Principal, run: Run) -> Run:
+    """The run once it has ended, or as it is after 2 s. Raises `not_found` when its conversation was deleted."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _WAIT_S
     pause_s = 0.0

@@ -41,7 +41,7 @@ async def regenerate(
         conversation = await lock_conversation(connection, conversation_id)
         if conversation is None:
             raise not_found()
-        begun = await _regenerate(resources, connection, principal, conversation, message_id, change, aftermath)
+        begun = await answer_anew(resources, connection, principal, conversation, message_id, change, aftermath)
         await request.keep(connection, begun.run, begun.answer)
         await failpoint("request.before_commit")
     await failpoint("request.after_commit")
@@ -49,7 +49,7 @@ async def regenerate(
     return begun
 
 
-async def _regenerate(
+async def answer_anew(
     resources: Resources,
     connection: Connection,
     principal: Principal,
@@ -58,6 +58,7 @@ async def _regenerate(
     change: Regeneration,
     aftermath: Aftermath,
 ) -> Begun:
+    """`regenerate` inside a transaction that holds the conversation's lock."""
     trigger, turn = await _find_trigger(connection, conversation.id, message_id)
     wish = Wish(
         change.agent_id or trigger.agent_id,

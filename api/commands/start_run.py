@@ -11,7 +11,7 @@ from api.errors import invalid, not_found
 from api.resources import Resources
 from common.failpoints import failpoint
 from common.ids import new_id
-from common.model.messages import Message
+from common.model.messages import Conversation, Message
 from common.model.requests import NewMessage
 from common.store.conversations import lock_conversation, update_last_turn
 from common.store.database import Connection, workspace_transaction
@@ -33,7 +33,10 @@ async def start_run(
         kept = await request.begin(connection)
         if kept is not None:
             return await begun_before(connection, kept)
-        begun = await _start(resources, connection, principal, conversation_id, new, aftermath)
+        conversation = await lock_conversation(connection, conversation_id)
+        if conversation is None:
+            raise not_found()
+        begun = await open_turn(resources, connection, principal, conversation, new, aftermath)
         await request.keep(connection, begun.run, begun.answer)
         await failpoint("request.before_commit")
     await failpoint("request.after_commit")
@@ -41,36 +44,39 @@ async def start_run(
     return begun
 
 
-async def _start(
+async def open_turn(
     resources: Resources,
     connection: Connection,
     principal: Principal,
-    conversation_id: UUID,
+    conversation: Conversation,
     new: NewMessage,
     aftermath: Aftermath,
+    message_id: UUID | None = None,
 ) -> Begun:
-    conversation = await lock_conversation(connection, conversation_id)
-    if conversation is None:
-        raise not_found()
+    """The message, and its run if it asks for one, inside a transaction that holds the conversation's lock.
+
+    `message_id` is for a protocol whose clients name their messages; nothing else of the conversation has it.
+    """
     wish = Wish(new.agent_id, new.provider, new.model)
+    message_id = message_id or new_id()
     if not new.run:
         await check_wish(connection, wish)
-        message, _ = await _append(connection, principal, conversation_id, new)
+        message, _ = await _append(connection, principal, conversation.id, new, message_id)
         return accept(message, None)
     choice = await choose(connection, resources.settings, conversation, wish)
-    state = await make_room(connection, conversation_id, new.if_busy, aftermath)
-    message, turn = await _append(connection, principal, conversation_id, new)
+    state = await make_room(connection, conversation.id, new.if_busy, aftermath)
+    message, turn = await _append(connection, principal, conversation.id, new, message_id)
     return accept(message, await begin_run(connection, principal, message, turn, choice, state, aftermath))
 
 
 async def _append(
-    connection: Connection, principal: Principal, conversation_id: UUID, new: NewMessage
+    connection: Connection, principal: Principal, conversation_id: UUID, new: NewMessage, message_id: UUID
 ) -> tuple[Message, int]:
     turn = await update_last_turn(connection, conversation_id)
     message = await insert_message(
         connection,
         NewMessageRow(
-            id=new_id(),
+            id=message_id,
             conversation_id=conversation_id,
             turn=turn,
             role=new.role,

@@ -7,17 +7,22 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from common.ids import EventId
+from common.model.messages import Run
 
 EventData = tuple[EventId | None, bytes]
 """An event's id (None: it only repairs what the client has) and its JSON."""
 
 
 class Place(NamedTuple):
-    """Where a client stands: the run, whether its URL names the run, and the last event that it has seen."""
+    """Where a client stands: the run, whether its URL names the run, and the last event that it has seen; or the last
+    number, where a protocol counts by itself. `run` is for those who say something before the first event.
+    """
 
     run_id: UUID
     named_run: bool
     cursor: EventId | None
+    after: int | None = None
+    run: Run | None = None
 
 
 class Fold(Protocol):
@@ -35,4 +40,4 @@ class Fold(Protocol):
     clients; None for a fold that remembers."""
 
     def encode(self, events: Sequence[EventData]) -> bytes:
-        """The frames for the next events; empty when there are none."""
+        """The frames for the next events; empty when there are none. Called once without events, before the first."""

@@ -26,7 +26,8 @@ arguments.
 
 HEARTBEAT_S = 15.0
 STALLED_S = 20.0
-_OPENING = b":ok\n\n"
+# Without a blank line: fetch-event-source would make an empty message of it.
+_OPENING = b":ok\n"
 _HEARTBEAT = b": hb\n"
 _HEADERS = {
     "content-type": EVENT_STREAM,
@@ -120,7 +121,7 @@ class _EventStreamASGI(ASGIResponse):
 
     async def _stream(self, send: Send) -> None:
         await self.start_response(send)
-        await self._send(send, _OPENING)
+        await self._send(send, _OPENING + self._encoder.encode(()))
         async with aclosing(self._follower.batches()) as groups:
             async for batches in groups:
                 frames = b"".join([batch.frames(self._encoder) for batch in batches]) if batches else _HEARTBEAT

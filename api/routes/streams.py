@@ -111,9 +111,16 @@ async def stream_conversation(
 
 
 async def stream_response(
-    request: Request[Any, Any, Any], principal: Principal, run: Run, cursor: Cursor | None, named_run: bool
+    request: Request[Any, Any, Any],
+    principal: Principal,
+    run: Run,
+    cursor: Cursor | None,
+    named_run: bool,
+    protocol: str = "native",
+    after: int | None = None,
 ) -> Response[str]:
-    """The native stream of `run` after `cursor`; 204 when there is nothing after it. `named_run`: the URL names it.
+    """The stream of `run` after `cursor`; 204 when there is nothing after it. `named_run`: the URL names it. `after`
+    stands in for the cursor where the protocol counts by itself.
 
     Raises `unavailable` when this process is about to stop.
     """
@@ -126,7 +133,7 @@ async def stream_response(
         terminal = await _terminal_id(resources.pool, run.id)
         if seen is not None and terminal is not None and seen >= terminal:
             return Response("", status_code=204, media_type=EVENT_STREAM)
-    fold = PROTOCOLS["native"](Place(run.id, named_run, seen))
+    fold = PROTOCOLS[protocol](Place(run.id, named_run, seen, after, run))
     return EventStream(
         resources.hub,
         Subject(principal.workspace_id, run.id, terminal),

@@ -13,7 +13,8 @@ from common.devserver.dev import DevOptions, dev
 from common.devserver.dotenv import with_dotenv
 from common.devserver.errors import DevServerError
 from common.devserver.health import api_health, worker_health
-from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, ROLES, mint_token
+from common.devserver.mint_token import DEVELOPER, DEVELOPMENT_WORKSPACE, ROLES, mint_token
+from common.devserver.page import build_page, check_page
 from common.devserver.procfile import find_procfile
 from common.devserver.secret import signing_secret
 from common.store.database import DATABASE_DOWN
@@ -48,11 +49,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command = commands.add_parser("health", help="tell by the exit status whether the process on this host is well")
     command.add_argument("process", choices=("api", "worker"))
 
+    command = commands.add_parser("page", help="build the web page from its sources")
+    command.add_argument("--check", action="store_true", help="check its types instead")
+
     command = commands.add_parser("token", help="print a development token")
     command.add_argument(
         "--workspace", type=_uuid, default=DEVELOPMENT_WORKSPACE, help="the workspace's UUID (default: %(default)s)"
     )
-    command.add_argument("--user", default="developer", help="the token's `sub` (default: %(default)s)")
+    command.add_argument("--user", default=DEVELOPER, help="the token's `sub` (default: %(default)s)")
     command.add_argument("--role", choices=ROLES, default="owner", help="in the workspace (default: %(default)s)")
     command.add_argument("--hours", type=_hours, default=24.0, help="how long it is good for (default: %(default)g)")
     command.set_defaults(data=data)
@@ -81,6 +85,14 @@ def _migrate(_: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _health(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     check = api_health if options.process == "api" else worker_health
     return 0 if asyncio.run(check(load_settings(environment))) else 1
+
+
+def _page(options: argparse.Namespace, _: Mapping[str, str]) -> int:
+    if options.check:
+        check_page()
+    else:
+        build_page()
+    return 0
 
 
 def _token(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -129,4 +141,4 @@ def _hours(text: str) -> float:
     return hours
 
 
-_COMMANDS = {"dev": _dev, "migrate": _migrate, "health": _health, "token": _token}
+_COMMANDS = {"dev": _dev, "migrate": _migrate, "health": _health, "page": _page, "token": _token}

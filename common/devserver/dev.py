@@ -13,15 +13,13 @@ from common.config import load_settings
 from common.devserver.embedded import refuse_used_folder
 from common.devserver.errors import DevServerError
 from common.devserver.health import until_worker_speaks
-from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, mint_token
+from common.devserver.mint_token import DEVELOPER, DEVELOPMENT_WORKSPACE, mint_development_token
 from common.devserver.procfile import read_procfile
 from common.devserver.readiness import free_port, until_ready
 from common.devserver.secret import signing_secret
 from common.devserver.system import System
 from common.devserver.welcome import welcome
 
-_TOKEN_LIFETIME_S = 7 * 24 * 3600
-_USER = "developer"
 _PARENT_CHECK_S = 0.2
 _DRAIN_S = "5"
 """WORKER_DRAIN_S where it is not set: who presses Ctrl-C is waiting, and the runs go on at the next start."""
@@ -132,17 +130,9 @@ async def _greet(env: Mapping[str, str], *, has_worker: bool) -> None:
     if has_worker:
         # An earlier start's worker, which the catalogue still knows, does not count.
         await until_worker_speaks(settings, started)
-    token = mint_token(
-        settings.jwt_secret,
-        workspace=DEVELOPMENT_WORKSPACE,
-        user=_USER,
-        role="owner",
-        lifetime_s=min(_TOKEN_LIFETIME_S, settings.jwt_max_lifetime_s),
-        audience=settings.jwt_audience,
-        issuer=settings.jwt_issuer,
-    )
+    token = mint_development_token(settings)
     address = f"http://{f'[{host}]' if ':' in host else host}:{env['PORT']}"
-    text = welcome(address=address, token=token, user=_USER, workspace=str(DEVELOPMENT_WORKSPACE))
+    text = welcome(address=address, token=token, user=DEVELOPER, workspace=str(DEVELOPMENT_WORKSPACE))
     print(text, flush=True)
 
 

@@ -5,13 +5,31 @@ from uuid import UUID
 
 import jwt
 
+from common.config import Settings
 from common.devserver.errors import DevServerError
 
 ROLES = ("owner", "admin", "member", "viewer")
 DEVELOPMENT_WORKSPACE = UUID("0198f000-0000-7000-8000-000000000001")
 """The workspace of tokens that name none."""
 
+DEVELOPER = "developer"
+"""The user of tokens that name none."""
+
+_LIFETIME_S = 7 * 24 * 3600
 _ORGANIZATION = UUID("0198f000-0000-7000-8000-000000000002")
+
+
+def mint_development_token(settings: Settings) -> str:
+    """A week for the owner of the development workspace."""
+    return mint_token(
+        settings.jwt_secret,
+        workspace=DEVELOPMENT_WORKSPACE,
+        user=DEVELOPER,
+        role="owner",
+        lifetime_s=min(_LIFETIME_S, settings.jwt_max_lifetime_s),
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
 
 
 def mint_token(

@@ -3,11 +3,15 @@
 _TEXT = """
 Throughline is ready at {address}
 
+Open this in a browser:
+
+{address}/#token={token}
+
 A development token (user {user}, workspace {workspace}):
 
 {token}
 
-Try it. Paste this into another terminal:
+Without a browser, paste this into another terminal:
 
 TOKEN={token}
 CONVERSATION=$(curl -s {address}/v1/conversations -H "Authorization: Bearer $TOKEN" \\
@@ -27,5 +31,8 @@ Ctrl-C stops everything.
 
 
 def welcome(*, address: str, token: str, user: str, workspace: str) -> str:
-    """The address, a token, and commands to paste."""
+    """The address, a link that signs a browser in, a token, and commands to paste.
+
+    The link's token stands in its fragment, which browsers send to nobody.
+    """
     return _TEXT.format(address=address, token=token, user=user, workspace=workspace)

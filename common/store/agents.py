@@ -43,6 +43,12 @@ async def select_agent(connection: Connection, agent_id: UUID) -> Agent | None:
     return None if row is None else _read_agent(row)
 
 
+async def select_agents_named(connection: Connection, name: str) -> list[Agent]:
+    """The agents of that name that are not deleted, two at most: more are as ambiguous."""
+    rows = await connection.fetch(f"select {_COLUMNS} from agents where name = $1 and deleted_at is null limit 2", name)
+    return [_read_agent(row) for row in rows]
+
+
 async def select_agents(connection: Connection, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Agent]:
     """Newest first; `before` is the (createdAt, id) of the last one seen."""
     rows = await connection.fetch(

@@ -38,6 +38,18 @@ async def insert_conversation(
     return Conversation(**row)
 
 
+async def ensure_conversation(connection: Connection, conversation_id: UUID, created_by: str) -> None:
+    """Makes the conversation unless there is one by that id, deleted or not."""
+    await connection.execute(
+        """
+        insert into conversations (workspace_id, id, created_by) values (current_workspace(), $1, $2)
+        on conflict (workspace_id, id) do nothing
+        """,
+        conversation_id,
+        created_by,
+    )
+
+
 async def select_conversation(connection: Connection, conversation_id: UUID) -> Conversation | None:
     """The conversation, unless it is deleted."""
     row = await connection.fetchrow(
@@ -130,16 +142,17 @@ async def update_conversation_deleted(connection: Connection, conversation_id: U
     await connection.execute("update conversations set deleted_at = clock_timestamp() where id = $1", conversation_id)
 
 
-async def update_last_turn(connection: Connection, conversation_id: UUID) -> int:
-    """Opens the next turn; the caller holds the conversation's lock."""
+async def update_last_turn(connection: Connection, conversation_id: UUID, turns: int = 1) -> int:
+    """Opens the next turns and returns the last of them; the caller holds the conversation's lock."""
     turn: int = await connection.fetchval(
         """
         update conversations
-        set last_turn = last_turn + 1, last_message_at = clock_timestamp(), updated_at = clock_timestamp()
+        set last_turn = last_turn + $2, last_message_at = clock_timestamp(), updated_at = clock_timestamp()
         where id = $1
         returning last_turn
         """,
         conversation_id,
+        turns,
     )
     return turn
 

@@ -52,6 +52,18 @@ async def insert_message(connection: Connection, new: NewMessageRow) -> Message:
     return read_message(row)
 
 
+async def insert_messages(connection: Connection, rows: Sequence[NewMessageRow]) -> None:
+    """Messages that start no run, each first of its turn; the caller allocated the turns."""
+    await connection.executemany(
+        """
+        insert into messages (workspace_id, id, conversation_id, turn, position, role, content, agent_id, provider,
+                              model, created_by)
+        values (current_workspace(), $1, $2, $3, 0, $4, $5, $6, $7, $8, $9)
+        """,
+        rows,
+    )
+
+
 async def select_messages(
     connection: Connection,
     conversation_id: UUID,

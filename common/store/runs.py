@@ -130,6 +130,33 @@ async def select_unfinished_runs(connection: Connection, conversation_id: UUID) 
     return [_read_run(row) for row in rows]
 
 
+async def select_partial_texts(connection: Connection, conversation_id: UUID) -> list[tuple[int, UUID, str]]:
+    """What unfinished steps of ended runs had said, as (turn, run, text) in the order of turns; no superseded ones."""
+    rows = await connection.fetch(
+        """
+        select turn, id, partial_text from runs
+        where conversation_id = $1 and superseded_at is null and partial_text <> ''
+        order by turn, created_at
+        """,
+        conversation_id,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def select_is_newest(connection: Connection, run_id: UUID) -> bool:
+    """Whether nothing has come in the run's conversation since: no message, and no other answer to its own."""
+    return bool(
+        await connection.fetchval(
+            """
+            select r.superseded_at is null and r.turn = c.last_turn
+            from runs r join conversations c on c.workspace_id = r.workspace_id and c.id = r.conversation_id
+            where r.id = $1
+            """,
+            run_id,
+        )
+    )
+
+
 async def _select_one(connection: Connection, condition: str, *arguments: Any) -> Run | None:
     row = await connection.fetchrow(
         f"""

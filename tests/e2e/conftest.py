@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import pytest_asyncio
+from playwright.async_api import Browser
 
+from tests.support.browser import Visitor, running_browser, visitor
 from tests.support.processes import RunningProcess
 from tests.support.system import Client, System, running_system
 
@@ -29,3 +31,18 @@ async def running() -> AsyncIterator[Running]:
 async def someone(running: Running) -> Client:
     """A member of a workspace of their own."""
     return await running.system.client(running.api)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """A browser for all tests of a module."""
+    async with running_browser() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def visit(browser: Browser, running: Running, someone: Client) -> AsyncIterator[Visitor]:
+    """`someone` on the web page."""
+    token = someone.headers["authorization"].removeprefix("Bearer ")
+    async with visitor(browser, running.api.url, token) as visit:
+        yield visit

@@ -15,8 +15,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from playwright.async_api import expect
 
 from common.devserver.child import Child, spawn
+from tests.support.browser import running_browser, visitor
 from tests.support.dev_server import DevServer, dev_server, is_gone
 from tests.support.eventually import eventually
 
@@ -60,6 +62,19 @@ async def test_printed_commands_when_pasted_stream_and_resume(dev: DevServer, tm
     assert ids == sorted(set(ids))
     roles_and_texts = await _messages(dev, conversation)
     assert roles_and_texts == [("user", _QUESTION), ("assistant", _ANSWER)]
+
+
+async def test_printed_link_opens_a_page_that_answers(dev: DevServer) -> None:
+    """The link signs its browser in, and the bare address does too; the first message is answered without any key."""
+    [token] = re.findall(rf"^{dev.address}/#token=(\S+)$", dev.output(), re.MULTILINE)
+    async with running_browser() as browser:
+        async with visitor(browser, dev.address, token) as by_link:
+            await by_link.say("by the link")
+            await expect(by_link.answer()).to_contain_text("Echo from agent: by the link")
+        async with visitor(browser, dev.address) as by_address:
+            await expect(by_address.page.get_by_role("link", name="by the link")).to_be_visible()
+            await by_address.say("by the address")
+            await expect(by_address.answer()).to_contain_text("Echo from agent: by the address")
 
 
 async def test_dev_with_real_processes_leaves_nothing_when_killed(dev: DevServer) -> None:

@@ -269,7 +269,7 @@ async def test_space_around_a_header_is_no_part_of_it(api: LiveApi, client: http
     ):
         async with wire(api) as connection:
             await connection.say(f"{request}{authorization}Last-Event-ID: \t {cursor} \t\r\n{rest}".encode())
-            await connection.hear(b":ok\n\n")
+            await connection.hear(b":ok\n")
             assert connection.heard.startswith(b"HTTP/1.1 200 ")
 
 
@@ -293,6 +293,6 @@ async def test_browser_may_read_when_to_try_again(settings: Settings) -> None:
         asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
         answer = await client.get("/v1/agents", headers={"Origin": "https://app.example"})
         refused = await client.options("/v1/agents", headers={**asked, "Access-Control-Request-Headers": "x-other"})
-    assert answer.headers["access-control-expose-headers"] == "Retry-After"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"]
     assert refused.status_code == 400
     assert not [name for name in refused.headers if name.startswith("access-control-allow")]

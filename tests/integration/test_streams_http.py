@@ -80,7 +80,7 @@ async def test_stream_has_the_promised_bytes(api: LiveApi, player: Player) -> No
     assert stream.headers["x-accel-buffering"] == "no"
     assert "server" not in stream.headers
     await stream.read_until(b'"b"}\n\n')
-    started, _, rest = stream.body.removeprefix(b":ok\n\nid: 1-1\ndata: ").partition(b"\n\n")
+    started, _, rest = stream.body.removeprefix(b":ok\nid: 1-1\ndata: ").partition(b"\n\n")
     logged = await resources_of(api).log.read_after(player.id, None, 10)
     assert started == logged[0].data
     assert rest == b'id: 1-2\ndata: {"type":"token","content":"a"}\n\nid: 1-3\ndata: %b\n\n' % logged[2].data
@@ -95,7 +95,7 @@ async def test_stream_of_a_silent_run_begins_at_once(api: LiveApi) -> None:
     """The head and the opening comment come although nothing has happened in the run yet."""
     queued = await Player.queue(resources_of(api).pool, resources_of(api).log)
     stream = await open_run(api, queued)
-    assert await stream.read_until(b"\n\n", 1) == b":ok\n\n"
+    assert await stream.read_until(b"\n", 1) == b":ok\n"
     stream.close()
 
 
@@ -111,7 +111,7 @@ async def test_stream_of_a_post_answers_200(api: LiveApi, player: Player) -> Non
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "text/event-stream"
         chunks = answer.aiter_bytes()
-        assert await anext(chunks) == b":ok\n\n"
+        assert await anext(chunks) == b":ok\n"
         runs = await client.get(f"{api.url}/v1/runs", params={"state": "queued"}, headers={"accept": "*/*"})
         run = msgspec.convert(runs.json()["data"][0], Run)
         posted = Player(resources_of(api).pool, resources_of(api).log, player.workspace_id, run)
@@ -126,9 +126,9 @@ async def test_stream_heartbeat_is_one_line(api: LiveApi, player: Player, monkey
     await stream.read_until(b": hb\n: hb\n")
     await player.tell("c")
     body = await stream.read_until(b"}\n\n")
-    assert body.startswith(b":ok\n\n: hb\n: hb\n")
+    assert body.startswith(b":ok\n: hb\n: hb\n")
     frame = b'id: 1-4\ndata: {"type":"token","content":"c"}\n\n'
-    assert body.removeprefix(b":ok\n\n").replace(b": hb\n", b"") == frame
+    assert body.removeprefix(b":ok\n").replace(b": hb\n", b"") == frame
     stream.close()
 
 
@@ -209,7 +209,7 @@ async def test_stream_of_a_conversation_names_the_run_in_its_ids(api: LiveApi, p
     assert ids(await stream.read_to_end()) == [f"{player.id}:1-{n}" for n in range(1, 5)]
     later = await begin(api, player.workspace_id, player.run.conversation_id)
     stream = await open_conversation(api, player)
-    await stream.read_until(b"\n\nid")
+    await stream.read_until(b"\nid")
     resumed = await open_conversation(api, player, **{"last-event-id": f"{player.id}:1-2"})
     assert ids(await resumed.read_to_end()) == [f"{player.id}:1-3", f"{player.id}:1-4"]
     triggered = await open_conversation(api, player, f"?triggerMessageId={player.run.trigger_message_id}&after=1-3")

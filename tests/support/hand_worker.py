@@ -38,9 +38,9 @@ async def complete(pool: Pool, claimed: Claim) -> Settled:
     return await _end(pool, claimed, Completed(FinishReason.STOP))
 
 
-async def obey_cancel(pool: Pool, claimed: Claim) -> Settled:
-    """The run's end, when its worker has seen the request."""
-    return await _end(pool, claimed, CancelledBy(CancelReason.USER))
+async def obey_cancel(pool: Pool, claimed: Claim, partial_text: str | None = None) -> Settled:
+    """The run's end, when its worker has seen the request; `partial_text` is what the unfinished step had said."""
+    return await _end(pool, claimed, CancelledBy(CancelReason.USER, partial_text))
 
 
 async def answer(pool: Pool, text: str = "hello back") -> UUID:

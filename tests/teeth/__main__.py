@@ -22,7 +22,7 @@ from tests.teeth.breakages import BREAKAGES, Breakage
 _ROOT = Path(__file__).resolve().parents[2]
 _LIMIT_S = 300
 _LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".throughline", ".hypothesis", "*.egg-info", ".*_cache"
+    *(".git", ".venv", "__pycache__", ".throughline", ".hypothesis", "*.egg-info", ".*_cache", "node_modules")
 )
 
 

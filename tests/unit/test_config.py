@@ -77,6 +77,7 @@ def test_load_settings_of_compatible_providers_reads_json() -> None:
         ("DATABASE_POOL_SIZE", "0", " must be a whole number of at least 1, not '0'"),
         ("WORKER_MAX_RUNS", "1.5", " must be a whole number of at least 1, not '1.5'"),
         ("THROUGHLINE_ENV", "staging", " must be one of development, production, not 'staging'"),
+        ("WEB_PAGE", "maybe", " must be true or false, not 'maybe'"),
         ("LOG_LEVEL", "loud", " must be one of debug, error, info, warning, not 'loud'"),
     ],
 )
@@ -110,7 +111,7 @@ def test_load_settings_of_bad_provider_points_at_the_place(value: str, message: 
     assert str(caught.value).startswith(f"COMPATIBLE_PROVIDERS{message}")
 
 
-@pytest.mark.parametrize("name", [name for name, default in _FIELDS.items() if isinstance(default, int | float)])
+@pytest.mark.parametrize("name", [name for name, default in _FIELDS.items() if type(default) in (int, float)])
 def test_load_settings_of_word_for_any_number_asks_for_a_number(name: str) -> None:
     """Every number's message has the same words."""
     with pytest.raises(ConfigError, match=rf"^{name.upper()} must be a (whole )?number .*, not 'many'$"):

@@ -79,3 +79,11 @@ def test_dockerfile_drops_rights_and_development() -> None:
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
     assert "-c constraints.txt ." in text
     assert "[dev" not in text
+
+
+def test_dockerfile_builds_the_page_from_its_lock_file() -> None:
+    """The image has the page, built in a stage of its own: Node and npm's packages stay behind."""
+    stages = (_ROOT / "Dockerfile").read_text("utf-8").split("FROM ")[1:]
+    assert "npm ci" in stages[0]
+    assert "COPY --from=page /page api/web/dist" in stages[1]
+    assert not any("node" in stage for stage in stages[1:])

@@ -9,7 +9,7 @@ import pytest
 from common.model.events import Event, decode_event
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PAGES = [_ROOT / "README.md", _ROOT / "ARCHITECTURE.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_PAGES = [_ROOT / "README.md", _ROOT / "ARCHITECTURE.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 
 
 def test_readme_shows_the_browser_example_as_it_is() -> None:

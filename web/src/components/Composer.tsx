@@ -1,0 +1,62 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { conversation, online, running, send, sending, stop } from "../state";
+import { IconButton } from "./Icon";
+import { Picker } from "./Picker";
+
+export function Composer() {
+  const text = useSignal("");
+  const field = useRef<HTMLTextAreaElement>(null);
+  const shown = conversation.value?.id;
+
+  // A phone's keyboard would cover what one came to read.
+  useEffect(() => {
+    if (matchMedia("(pointer: fine)").matches) field.current?.focus();
+  }, [shown]);
+
+  const isReady = () => text.value.trim() !== "" && !running.value && !sending.value && online.value;
+  const submit = async () => {
+    if (isReady() && (await send(text.value))) text.value = "";
+  };
+  return (
+    <form
+      class="composer"
+      aria-label="Message"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void submit();
+      }}
+    >
+      <textarea
+        id="message"
+        ref={field}
+        rows={1}
+        placeholder="Write a message"
+        aria-label="Message"
+        enterkeyhint="send"
+        dir="auto"
+        value={text.value}
+        readOnly={sending.value}
+        onInput={(event) => (text.value = event.currentTarget.value)}
+        onKeyDown={(event) => {
+          if (!isSending(event)) return;
+          event.preventDefault();
+          void submit();
+        }}
+      />
+      <div class="row">
+        <Picker />
+        {running.value ? (
+          <IconButton icon="stop" label="Stop (Esc)" onClick={() => void stop()} class="primary" />
+        ) : (
+          <IconButton icon="send" label="Send (Enter)" disabled={!isReady()} class="primary" />
+        )}
+      </div>
+    </form>
+  );
+}
+
+/** Enter alone, and not the one that ends the composition of a word. */
+export function isSending(event: KeyboardEvent): boolean {
+  return event.key === "Enter" && !event.shiftKey && !event.isComposing;
+}

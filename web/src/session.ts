@@ -1,0 +1,75 @@
+// Who is asking: a token, kept in this browser only. It never stands in a URL that is sent anywhere.
+
+import { computed, signal } from "@preact/signals";
+
+const TOKEN = "throughline.token";
+const WORKSPACE = "throughline.workspace";
+
+export const token = signal(localStorage.getItem(TOKEN));
+const chosenWorkspace = signal(localStorage.getItem(WORKSPACE));
+
+export interface Workspace {
+  id: string;
+  name: string;
+}
+
+/** What the token says of its workspaces. The server checks the token; this is only for choosing. */
+export const workspaces = computed(() => (token.value ? readWorkspaces(token.value) : []));
+
+export const workspace = computed(() => {
+  const found = workspaces.value.find(({ id }) => id === chosenWorkspace.value);
+  return (found ?? workspaces.value[0])?.id;
+});
+
+/** Moves the token of a link such as `/#token=…` out of the address. A fragment is never sent to a server. */
+export function takeTokenFromAddress(): void {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given === null) return;
+  history.replaceState(null, "", location.pathname);
+  keepToken(given);
+}
+
+/** False for what cannot be a token. */
+export function keepToken(text: string): boolean {
+  const given = text.trim();
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(given)) return false;
+  localStorage.setItem(TOKEN, given);
+  token.value = given;
+  return true;
+}
+
+export function chooseWorkspace(id: string): void {
+  localStorage.setItem(WORKSPACE, id);
+  chosenWorkspace.value = id;
+}
+
+/** Why the page asks for a token again. */
+export const refusal = signal("");
+
+export function signOut(why = ""): void {
+  localStorage.removeItem(TOKEN);
+  refusal.value = why;
+  token.value = null;
+}
+
+/** A development server on this machine gives its own browser a token; any other server has nothing at this path. */
+export async function askForDevelopmentToken(): Promise<boolean> {
+  try {
+    const answer = await fetch("/development/token", { method: "POST" });
+    return answer.ok && keepToken((await answer.json()).token);
+  } catch {
+    return false;
+  }
+}
+
+function readWorkspaces(text: string): Workspace[] {
+  try {
+    const payload = text.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
+    const listed: unknown = JSON.parse(new TextDecoder().decode(bytes)).workspaces;
+    if (!Array.isArray(listed)) return [];
+    return listed.map((entry) => ({ id: entry.workspace_id, name: entry.workspace_name ?? entry.workspace_id }));
+  } catch {
+    return [];
+  }
+}

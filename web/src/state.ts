@@ -1,0 +1,380 @@
+// What the page shows, and everything that changes it. Components read the signals and call the functions.
+
+import { batch, computed, signal } from "@preact/signals";
+import * as api from "./api";
+import { ApiError } from "./api";
+import { fold, follow, type Following, type Held, isEnd, NOTHING } from "./stream";
+import type { Agent, Conversation, ConversationDetail, Message, Provider, Run, RunEvent } from "./types";
+
+/** What is said at the top until it is closed or overtaken. */
+export const notice = signal("");
+export const online = signal(navigator.onLine);
+/** The last request that only reads found no server; it is repeated until one does. */
+export const unreachable = signal(false);
+
+// --- The list of conversations -----------------------------------------------------------------------------
+
+export const search = signal("");
+export const archived = signal(false);
+export const pinnedList = signal<Conversation[]>([]);
+export const list = signal<Conversation[]>([]);
+export const nextCursor = signal<string | null>(null);
+export const listLoaded = signal(false);
+
+let listing = 0;
+
+export async function loadList(): Promise<void> {
+  const mine = ++listing;
+  const filter = { archived: archived.value, q: search.value.trim() };
+  await read(async () => {
+    const pieces = [true, false].map((pinned) => api.listConversations({ ...filter, pinned }));
+    const [pinned, others] = await Promise.all(pieces);
+    if (mine !== listing) return;
+    batch(() => {
+      pinnedList.value = pinned!.data;
+      list.value = others!.data;
+      nextCursor.value = others!.nextCursor;
+      listLoaded.value = true;
+    });
+  });
+}
+
+export async function loadMore(): Promise<void> {
+  const mine = listing;
+  const filter = { archived: archived.value, q: search.value.trim(), pinned: false };
+  await told(async () => {
+    const piece = await api.listConversations({ ...filter, cursor: nextCursor.value });
+    if (mine !== listing) return;
+    list.value = [...list.value, ...piece.data];
+    nextCursor.value = piece.nextCursor;
+  });
+}
+
+// --- The open conversation and its run ---------------------------------------------------------------------
+
+/** Null: a new conversation, which exists once its first message is sent. */
+export const conversation = signal<ConversationDetail | null>(null);
+export const loading = signal(false);
+
+interface Live {
+  run: Run;
+  held: Held;
+}
+/** The run that is followed, until what it has said is read from the conversation. */
+export const live = signal<Live | null>(null);
+export const connected = signal(true);
+export const running = computed(() => live.value !== null && live.value.held.end === undefined);
+/** A message is on its way, or an edit is. */
+export const sending = signal(false);
+
+/** A user's message and what answers it. */
+export interface Turn {
+  question: Message | null;
+  answers: Message[];
+}
+
+export const turns = computed<Turn[]>(() => {
+  const found: Turn[] = [];
+  const followed = live.value;
+  for (const message of conversation.value?.messages ?? []) {
+    if (message.role === "user") found.push({ question: message, answers: [] });
+    else if (followed && message.runId === followed.run.id) continue;
+    else if (found.length) found.at(-1)!.answers.push(message);
+    else found.push({ question: null, answers: [message] });
+  }
+  const answered = found.find(({ question }) => question?.id === followed?.run.triggerMessageId);
+  if (answered) answered.answers.push(...followed!.held.messages);
+  return found;
+});
+
+let following: Following | undefined;
+let opening = 0;
+
+/** The address says which conversation is open: `#/<id>`. */
+const addressed = () => location.hash.slice(2);
+const isOpen = () => addressed() === (conversation.value?.id ?? "");
+
+export async function openFromAddress(): Promise<void> {
+  const id = addressed();
+  if (isOpen()) return;
+  const mine = ++opening;
+  leaveRun();
+  batch(() => {
+    conversation.value = null;
+    notice.value = "";
+    loading.value = id !== "";
+  });
+  if (!id) return applyDefaultChoice();
+  const done = await read(async () => {
+    const found = await api.getConversation(id);
+    if (mine === opening) show(found);
+  });
+  if (mine !== opening || (!done && unreachable.value)) return;
+  loading.value = false;
+  if (!done) location.hash = "";
+}
+
+/** How often something has begun here: what was asked for before that is out of date. */
+let begins = 0;
+
+/** Reads the open conversation again, and follows what runs in it. */
+export async function refresh(): Promise<void> {
+  const id = conversation.value?.id;
+  if (!id) return;
+  const mine = begins;
+  await read(async () => {
+    const found = await api.getConversation(id);
+    if (conversation.value?.id !== id) return;
+    if (mine === begins) show(found);
+    else await refresh();
+  });
+}
+
+function show(found: ConversationDetail): void {
+  const same = live.value?.run.id === found.activeRun?.id;
+  batch(() => {
+    conversation.value = found;
+    choice.value = { agentId: found.agentId, provider: found.provider, model: found.model };
+    if (!same || live.value?.held.end) leaveRun();
+    if (found.activeRun && !live.value) followRun(found.activeRun);
+  });
+}
+
+function followRun(run: Run): void {
+  leaveRun();
+  const stored = conversation.value?.messages.filter(({ runId }) => runId === run.id) ?? [];
+  let held: Held = { ...NOTHING, messages: stored };
+  let painting: ReturnType<typeof setTimeout> | undefined;
+  live.value = { run, held };
+
+  function paint(): void {
+    clearTimeout(painting);
+    painting = undefined;
+    if (live.value?.run.id === run.id) live.value = { run, held };
+  }
+
+  /** A `started` that is too large for an event names its messages only. */
+  async function readMessages(): Promise<void> {
+    const { messages } = await api.getConversation(run.conversationId);
+    const stored = messages.filter(({ runId }) => runId === run.id);
+    const known = new Set(stored.map((message) => message.toolCallId ?? message.id));
+    const since = held.messages.filter((message) => !known.has(message.toolCallId ?? message.id));
+    held = { ...held, messages: [...stored, ...since] };
+    paint();
+  }
+
+  following = follow(run.id, {
+    event(event: RunEvent) {
+      held = fold(held, event);
+      // Tokens come faster than anybody reads: what came within two frames is painted at once.
+      painting ??= setTimeout(paint, 30);
+      if (event.type === "started" && event.messageIds) void read(readMessages);
+      if (isEnd(event)) {
+        paint();
+        void refresh();
+      }
+    },
+    connected: (now) => (connected.value = now),
+    refused(error) {
+      leaveRun();
+      notice.value = error.message;
+    },
+  });
+}
+
+function leaveRun(): void {
+  following?.stop();
+  following = undefined;
+  connected.value = true;
+  live.value = null;
+}
+
+/** What may have been missed while nobody looked: after a sleep, a lost network, in another tab. */
+export function catchUp(): void {
+  online.value = navigator.onLine;
+  if (!online.value) return;
+  if (!isOpen()) void openFromAddress();
+  else if (running.value) following?.reopen();
+  else void refresh();
+  void loadList();
+  if (providers.value.length === 0) void loadCatalogue();
+}
+
+// --- What a person does ------------------------------------------------------------------------------------
+
+/** What the page is opening: the catalogue, and the conversation that the address names. */
+let opened: Promise<unknown> = Promise.resolve();
+
+/** True once the message is stored; until then it stays in the composer. Who is faster than the page is waited for. */
+export const send = (text: string) =>
+  occupied(async () => {
+    const meant = addressed();
+    await opened;
+    if (addressed() !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
+    const into = conversation.value ?? (await create(text));
+    const accepted = await api.postMessage(into.id, text);
+    begun(into.id, accepted.run, accepted.message);
+  });
+
+export const edit = (message: Message, text: string) =>
+  occupied(async () => {
+    const id = conversation.value!.id;
+    await api.editMessage(id, message.id, text);
+    await answerAnew(id, message);
+  });
+
+export const regenerate = (message: Message) => occupied(() => answerAnew(conversation.value!.id, message));
+
+export async function stop(): Promise<void> {
+  const run = live.value?.run;
+  if (run && running.value) await told(() => api.cancelRun(run.id));
+}
+
+async function create(text: string): Promise<ConversationDetail> {
+  const title = text.trim().split("\n")[0]!.slice(0, 80);
+  const created = await api.createConversation({ title, ...choice.value });
+  conversation.value = { ...created, messages: [], activeRun: null, lastRun: null };
+  location.hash = `#/${created.id}`;
+  list.value = [created, ...list.value];
+  return conversation.value;
+}
+
+/** The messages as they stand on the page: also those of a run that has just ended, which were not read yet. */
+const allShown = () => turns.value.flatMap(({ question, answers }) => (question ? [question, ...answers] : answers));
+
+async function answerAnew(id: string, message: Message): Promise<void> {
+  const { run } = await api.regenerate(id, message.id);
+  const found = await api.getConversation(id);
+  if (conversation.value?.id === id) conversation.value = found;
+  begun(id, run);
+}
+
+function begun(id: string, run: Run, message?: Message): void {
+  const shown = conversation.value;
+  if (shown?.id !== id) return;
+  begins++;
+  batch(() => {
+    if (message) conversation.value = { ...shown, messages: [...allShown(), message] };
+    followRun(run);
+  });
+  toOtherTabs(id);
+}
+
+/** One at a time. */
+async function occupied(work: () => Promise<void>): Promise<boolean> {
+  if (sending.value) return false;
+  sending.value = true;
+  const done = await told(work);
+  sending.value = false;
+  // Somebody else's run, perhaps: then it is shown, and can be stopped.
+  if (!done) void refresh();
+  return done;
+}
+
+export async function change(id: string, wanted: api.Change): Promise<void> {
+  await told(async () => {
+    const changed = await api.changeConversation(id, wanted);
+    if (conversation.value?.id === id) conversation.value = { ...conversation.value, ...changed };
+    await loadList();
+    toOtherTabs(id);
+  });
+}
+
+export async function remove(id: string): Promise<void> {
+  await told(async () => {
+    await api.deleteConversation(id);
+    if (conversation.value?.id === id) location.hash = "";
+    await loadList();
+    toOtherTabs(id);
+  });
+}
+
+// --- Models and agents -------------------------------------------------------------------------------------
+
+export interface Choice {
+  agentId: string | null;
+  provider: string | null;
+  model: string | null;
+}
+const DEFAULT: Choice = { agentId: null, provider: null, model: null };
+
+export const providers = signal<Provider[]>([]);
+export const agents = signal<Agent[]>([]);
+export const choice = signal<Choice>(DEFAULT);
+export const hasDefault = computed(() => providers.value.some((offer) => offer.default && offer.configured));
+
+export async function loadCatalogue(): Promise<void> {
+  await read(async () => {
+    const [models, found] = await Promise.all([api.listModels(), api.listAgents()]);
+    providers.value = models.data.filter(({ configured }) => configured);
+    agents.value = found.data;
+    if (!conversation.value) applyDefaultChoice();
+  });
+}
+
+/** Where the server's default has no key, the first model that has: so the first message needs none. */
+function applyDefaultChoice(): void {
+  const first = providers.value.find(({ models }) => models.length > 0);
+  const needsOne = providers.value.length > 0 && !hasDefault.value && first !== undefined;
+  choice.value = needsOne ? { ...DEFAULT, provider: first.name, model: first.models[0]! } : DEFAULT;
+}
+
+/** For the next message on. */
+export async function choose(wanted: Partial<Choice>): Promise<void> {
+  choice.value = { ...choice.value, ...wanted };
+  if (conversation.value) await change(conversation.value.id, wanted);
+}
+
+// --- Around it ---------------------------------------------------------------------------------------------
+
+const channel = new BroadcastChannel("throughline");
+
+function toOtherTabs(conversationId: string): void {
+  channel.postMessage(conversationId);
+}
+
+export function start(): void {
+  channel.onmessage = ({ data }) => {
+    void loadList();
+    if (data === conversation.value?.id && !running.value) void refresh();
+  };
+  addEventListener("hashchange", () => (opened = openFromAddress()));
+  addEventListener("online", catchUp);
+  addEventListener("offline", () => (online.value = false));
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && catchUp());
+  void loadList();
+  opened = Promise.all([loadCatalogue(), openFromAddress()]);
+}
+
+/** Does what somebody asked for; false when it was refused, which `notice` then says. */
+async function told(work: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await work();
+    notice.value = "";
+    return true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    notice.value = error.message;
+    return false;
+  }
+}
+
+let again: ReturnType<typeof setTimeout> | undefined;
+
+/** Reads something; while there is no server to read from, everything is read again, soon. */
+async function read(work: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await work();
+    unreachable.value = false;
+    return true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    unreachable.value = error.isPassing;
+    if (!error.isPassing) notice.value = error.message;
+    else {
+      clearTimeout(again);
+      again = setTimeout(catchUp, 3000);
+    }
+    return false;
+  }
+}
