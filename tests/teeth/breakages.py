@@ -207,11 +207,18 @@ BREAKAGES = (
         (
             Change(
                 "worker/run/tool_calls.py",
-                'if call.state == "started" and call.effect is Effect.AT_MOST_ONCE:',
-                'if call.state == "started" and call.effect is Effect.TRANSACTIONAL:',
+                'return call.state == "started" and call.effect is Effect.AT_MOST_ONCE',
+                'return call.state == "started" and call.effect is Effect.TRANSACTIONAL',
             ),
         ),
         (*_seams("tool.after_effect-exit-charge", "tool.before_effect-exit-charge"), _EXECUTION, _RUN_MODEL),
+    ),
+    Breakage(
+        "last-chance",
+        "runs that one more crash would end keep their tools apart",
+        "their tools run side by side",
+        (Change("worker/run/tool_calls.py", "if suspect else nullcontext()", "if False else nullcontext()"),),
+        ("tests/unit/test_last_chances.py", "tests/chaos/test_tool_kills_worker.py"),
     ),
     Breakage(
         "started-first",
