@@ -289,8 +289,9 @@ async def _persistently(
 ) -> T:
     """A transaction, repeated while Postgres is away; `held` names one that holds the run, which extends the lease.
 
-    Raises LeaseLost once the run is known to be somebody else's, and after _REFUSED_S in which Postgres has answered
-    our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may fare better.
+    Raises LeaseLost once the run is known to be somebody else's, when the pool closes, and after _REFUSED_S in which
+    Postgres has answered our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may
+    fare better.
     """
     pause_s = 0.05
     refused_since: float | None = None
@@ -306,6 +307,8 @@ async def _persistently(
         except DATABASE_DOWN as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # it met the failure, and would be lost
+            if pool.is_closing():  # the worker is leaving; the run goes on elsewhere, once its lease has run out
+                raise LeaseLost from error
             _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
             refused_since = (refused_since or sent_at) if lease.held else None
             if refused_since is not None and time.monotonic() - refused_since > _REFUSED_S:
