@@ -49,7 +49,7 @@ from common.store.tool_calls import (
     update_call_started,
 )
 from worker.providers.base import HistoryMessage
-from worker.run.history import to_history
+from worker.run.history import RESULT_CHARACTERS, to_history
 from worker.run.lease import Lease
 from worker.run.sink import Sink
 
@@ -107,7 +107,9 @@ class Journal:
 
         async def read(connection: Connection) -> list[HistoryMessage]:
             spec = self._spec
-            return to_history(await select_history(connection, spec.conversation_id, spec.id, spec.turn))
+            return to_history(
+                await select_history(connection, spec.conversation_id, spec.id, spec.turn, RESULT_CHARACTERS)
+            )
 
         return await _persistently(self._pool, self._lease, read)
 
