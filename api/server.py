@@ -14,6 +14,9 @@ from api.relay.hub import Hub
 from api.relay.sse import ABORT_EXTENSION
 
 _DRAIN_S = 5
+KEEP_ALIVE_S = 75
+"""Seconds for which an idle connection is kept. More than load balancers and clients keep theirs (60 s mostly): a
+request that they send in the moment in which we close would be lost."""
 _BACKLOG = 2048
 
 _MAX_HEAD_BYTES = 64 * 1024
@@ -165,6 +168,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=_BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
             )
         )

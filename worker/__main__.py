@@ -1,12 +1,22 @@
 """`python -m worker`: one worker process."""
 
+import os
 import sys
 
 import uvloop
 
-from common.config import ConfigError, load_settings
+from common.config import ConfigError, Settings, load_settings
 from common.observability.logging import configure_logging
 from worker.main import serve
+
+
+async def _serve_and_leave(settings: Settings) -> None:
+    """Ends the process at once when the worker is done: its runs are handed back, its connections closed. A tool that
+    sits in a thread, or does not let itself be cancelled, would keep it for as long as it likes."""
+    await serve(settings)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def main() -> int:
@@ -14,7 +24,7 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
-        uvloop.run(serve(settings))
+        uvloop.run(_serve_and_leave(settings))
     except ConfigError as error:
         print(f"throughline worker: {error}", file=sys.stderr)
         return 2

@@ -193,6 +193,10 @@ async def _offer(pool: Pool, owner: str, offered: Offers) -> None:
         except DATABASE_DOWN as error:
             _log.warning("offers_not_written", error=type(error).__name__)
             pause_s = 1.0
+        except Exception:
+            # Its runs must not end for the catalogue's sake.
+            _log.exception("offers_broke")
+            pause_s = 1.0
         await asyncio.sleep(pause_s)
 
 

@@ -15,7 +15,7 @@ from api.metrics import Metrics
 from api.routes.injection import Process
 from common.model.answers import Alive, Health
 from common.redis import REDIS_DOWN
-from common.store.database import DATABASE_DOWN, check_alive
+from common.store.database import DATABASE_DOWN, DATABASE_REFUSES, check_alive
 
 _LIMIT_S = 4.0
 _log = structlog.get_logger(__name__)
@@ -51,6 +51,9 @@ async def _ask(answer: Awaitable[object]) -> Literal["ok", "down"]:
     try:
         async with asyncio.timeout(_LIMIT_S):
             await answer
+    except DATABASE_REFUSES as error:
+        _log.error("store_refuses", error=str(error))
+        return "down"
     except (*DATABASE_DOWN, *REDIS_DOWN):
         return "down"
     except Exception:

@@ -15,7 +15,14 @@ Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Row: TypeAlias = asyncpg.Record
 
+DATABASE_REFUSES = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""It answers, but not to us: a password that was changed, a database or role that is not there (any more)."""
+
 DATABASE_DOWN = (
+    *DATABASE_REFUSES,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -23,19 +30,21 @@ DATABASE_DOWN = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
     asyncpg.QueryCanceledError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
     OSError,
     TimeoutError,
 )
-"""What a query raises when Postgres is gone, starting, stopping, failing over, out of places or too busy with
-somebody else's lock: try again later."""
+"""What a query raises when Postgres is gone, starting, stopping, failing over, out of places or of disk, broken, closed
+to us, or too busy with somebody else's lock: try again later."""
 
 TRANSACTION_S = 7.0
 """How long a transaction takes at most once it has a connection."""

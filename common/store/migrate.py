@@ -1,5 +1,6 @@
 """Brings a database to the schema of this version: numbered .sql files, each applied once, in order."""
 
+import asyncio
 import hashlib
 import re
 from importlib import resources
@@ -13,6 +14,11 @@ from common.store.database import Connection
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _LOCK: Final = 0x7468726F7567686C
 """The advisory lock of migrations ("throughl"): one process at a time migrates a database."""
+
+_LOCK_TIMEOUT_S: Final = 2.0
+_LOCK_PAUSE_S: Final = 3.0
+_LOCK_TRIES: Final = 60
+"""Five minutes, in most of which the service goes on."""
 
 
 class MigrationError(Exception):
@@ -41,10 +47,22 @@ async def migrate(url: str, migrations: list[Migration] | None = None) -> list[s
     migrations = load_migrations() if migrations is None else migrations
     connection = await asyncpg.connect(url, timeout=10, server_settings={"application_name": "throughline migrate"})
     try:
-        applied = []
-        while (name := await _apply_next(connection, migrations)) is not None:
-            applied.append(name)
-        return applied
+        applied: list[str] = []
+        tries = 0
+        while True:
+            try:
+                name = await _apply_next(connection, migrations)
+            except asyncpg.LockNotAvailableError as error:
+                tries += 1
+                if tries == _LOCK_TRIES:
+                    raise MigrationError(
+                        "somebody holds a table for too long; end their transaction, then repeat"
+                    ) from error
+                await asyncio.sleep(_LOCK_PAUSE_S)
+            else:
+                if name is None:
+                    return applied
+                applied.append(name)
     finally:
         await connection.close(timeout=5)
 
@@ -66,11 +84,15 @@ async def _apply_next(connection: Connection, migrations: list[Migration]) -> st
     """Applies one file; None when nothing is left to do."""
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+        # While a change waits for somebody's read to end, everybody else waits for the change.
+        await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S * 1000:g}ms'")
         migration = _next(migrations, await _select_applied(connection))
         if migration is None:
             return None
         try:
             await connection.execute(migration.sql)
+        except asyncpg.LockNotAvailableError:
+            raise
         except asyncpg.PostgresError as error:
             raise MigrationError(f"{migration.name}: {error}") from error
         await connection.execute(

@@ -119,12 +119,19 @@ async def select_tool_message(connection: Connection, run_id: UUID, tool_call_id
     return read_message(row)
 
 
-async def select_history(connection: Connection, conversation_id: UUID, run_id: UUID, turn: int) -> list[HistoryRow]:
-    """What the model reads: messages up to the run's turn that are not superseded, and the run's own, edits applied."""
+async def select_history(
+    connection: Connection, conversation_id: UUID, run_id: UUID, turn: int, result_limit: int
+) -> list[HistoryRow]:
+    """What the model reads: messages up to the run's turn that are not superseded, and the run's own, edits applied.
+
+    Of a result of a tool, the first `result_limit` characters.
+    """
     rows = await connection.fetch(
         """
-        select role, coalesce(edited_content, content) as content, reasoning, tool_calls, tool_call_id, is_error,
-               provider, case when edited_content is null then provider_data end as provider_data
+        select role, case when role = 'tool' then left(coalesce(edited_content, content), $4)
+                          else coalesce(edited_content, content) end as content,
+               reasoning, tool_calls, tool_call_id, is_error, provider,
+               case when edited_content is null then provider_data end as provider_data
         from messages
         where conversation_id = $1 and turn <= $3 and (superseded_at is null or run_id = $2)
         order by turn, position
@@ -132,6 +139,7 @@ async def select_history(connection: Connection, conversation_id: UUID, run_id: 
         conversation_id,
         run_id,
         turn,
+        result_limit,
     )
     return [
         HistoryRow(

@@ -13,7 +13,10 @@ from common.store.database import Connection
 
 
 class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
-    """What a worker needs to run: the snapshot and where the last attempt left it. `run_seconds` were used before."""
+    """What a worker needs to run: the snapshot and where the last attempt left it.
+
+    `run_seconds` were used before; on its `last_chance`, one more crash inside a tool ends it.
+    """
 
     id: UUID
     workspace_id: UUID
@@ -30,6 +33,7 @@ class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     step_count: int
     step_finish_reason: FinishReason | None
     run_seconds: float
+    last_chance: bool
     cancel_requested: bool
     created_by: str
 
@@ -62,7 +66,8 @@ async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) ->
         """
         select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
                tools, settings, max_steps, step_count, step_finish_reason, run_seconds,
-               cancel_requested_at is not null as cancel_requested, created_by
+               crashes_since_progress >= 2 as last_chance, cancel_requested_at is not null as cancel_requested,
+               created_by
         from runs where id = $1 and attempt = $2 and state = 'running'
         for no key update
         """,

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -52,6 +53,27 @@ async def test_silence_loses_nothing(chaos: Chaos) -> None:
             chaos.fault("new connections work")
             await work.heals()
             assert await work.readiness() == (200, "ok")
+
+
+async def test_closed_database_loses_nothing(chaos: Chaos) -> None:
+    """The database is closed to everybody again and again: 503, not ready; no process ends and no run fails."""
+    async with (
+        running_system(durable=True, forked=not chaos.full) as system,
+        at_work(chaos, system, chaos.pick(50, 400)) as work,
+    ):
+        database = urlsplit(system.environment()["DATABASE_URL"]).path[1:]
+        for _ in range(chaos.pick(2, 10)):
+            await system.servers.execute(f"alter database {database} allow_connections false")
+            # Some connections stay for a while: those who have one must not be told another story than the others.
+            cut = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+            await system.servers.execute(f"{cut} and random() < 0.7")
+            chaos.fault("closed, and most connections cut")
+            await asyncio.sleep(chaos.random.uniform(0.1, chaos.pick(1.0, 3.0)))
+            await system.servers.execute(cut)
+            assert await work.readiness() == (503, "unavailable")
+            await system.servers.execute(f"alter database {database} allow_connections true")
+            chaos.fault("open")
+            await work.heals()
 
 
 async def test_lost_reply_to_a_commit_is_found_by_its_key(

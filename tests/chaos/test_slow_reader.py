@@ -38,14 +38,15 @@ async def test_reader_that_never_reads_is_no_burden(chaos: Chaos) -> None:
             others = [_Reader(await client.stream(_run_of(player), str(EventId(1, player.n)))) for _ in range(_READERS)]
             reading = asyncio.gather(*(other.read() for other in others))
             stack.callback(reading.cancel)
-            ticking = asyncio.create_task(_tick(player))
+            ended = asyncio.Event()
+            ticking = asyncio.create_task(_tick(player, ended))
             stack.callback(ticking.cancel)
             await _compare(chaos, client, player, others)
             await _check_memory(chaos, api, client, player)
             if chaos.full:
                 await _check_cut(chaos, api, client, player)
-            ticking.cancel()
-            await asyncio.wait({ticking})
+            ended.set()
+            await ticking
             last = player.n
             await player.end()
             await asyncio.wait_for(reading, 20)
@@ -92,8 +93,9 @@ async def _told_run(system: System, client: Client) -> AsyncIterator[Player]:
         await close_pool(pool)
 
 
-async def _tick(player: Player) -> None:
-    while True:
+async def _tick(player: Player, ended: asyncio.Event) -> None:
+    """Cancelled, it could leave behind an event of which the player knows nothing."""
+    while not ended.is_set():
         await player.tell(f"@{player.n + 1}:{time.perf_counter_ns()}@")
         await asyncio.sleep(_TICK_S)
 

@@ -242,6 +242,18 @@ async def test_request_that_does_not_come_whole_holds_no_connection(api: LiveApi
 
 
 @pytest.mark.usefixtures("hasty")
+async def test_idle_connection_is_kept(api: LiveApi) -> None:
+    """The client is the one who closes it: most do so after 5 s (httpx) to 60 s (load balancers)."""
+    assert server.KEEP_ALIVE_S > 60
+    async with wire(api) as connection:
+        for _ in range(2):
+            connection.heard = b""
+            await connection.say(GET)
+            await connection.hear(b"200 OK")
+            with pytest.raises(TimeoutError):
+                await connection.hear_all()
+
+
 async def test_stream_outlives_a_body_that_does_not_come(
     api: LiveApi, player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ async def test_late_writes_of_a_superseded_run_do_not_count(client: httpx.AsyncC
     assert str(claimed.run_id) == new["id"]
     async with workspace_transaction(pool, claimed.workspace_id) as connection:
         conversation = new["conversationId"]
-        history = await select_history(connection, conversation, claimed.run_id, 1)
+        history = await select_history(connection, conversation, claimed.run_id, 1, 1000)
         reason = await connection.fetchval("select cancel_reason from runs where id = $1", old.run_id)
     assert [row.content for row in history] == ["q"]
     assert reason == "superseded"
@@ -149,7 +149,7 @@ async def test_edit_keeps_the_original_and_shows_the_model_the_edit(client: http
     assert edited.json() | {"editedAt": None} == messages[0] | {"editedContent": "better"}
     run = (await post_message(client, conversation_id, "q3"))["run"]
     async with workspace_transaction(pool, (await claim(pool)).workspace_id) as connection:
-        history = await select_history(connection, run["conversationId"], run["id"], 3)
+        history = await select_history(connection, run["conversationId"], run["id"], 3, 1000)
     assert [row.content for row in history] == ["better", "a1", "q2", "a2", "q3"]
 
 

@@ -203,33 +203,43 @@ async def _everything(pool: Pool, live: LiveRun) -> list[tuple[Any, ...]]:
     return rows
 
 
-async def test_commit_that_alone_is_refused_is_given_up(live_but_refused: LiveRun, pool: Pool) -> None:
+async def test_commit_that_alone_is_refused_is_given_up(live_but_refused: LiveRun) -> None:
     """While Postgres answers heartbeats, but never this write, the run does not stay ours for ever."""
     async with asyncio.timeout(20):
         with pytest.raises(LeaseLost):
             await live_but_refused.journal.begin_model_call(1, 10)
 
 
-async def test_commit_is_repeated_while_the_lease_is_in_doubt(live_but_refused: LiveRun, pool: Pool) -> None:
-    """Where no heartbeat is answered either, Postgres is away, however long: the write waits for its return."""
+async def test_commit_is_repeated_while_the_lease_is_in_doubt(live_but_refused: LiveRun, refusing: Pool) -> None:
+    """Where no heartbeat is answered either, Postgres is away, however long: only a worker that leaves gives up."""
     live_but_refused.lease.active.clear()
     writing = asyncio.create_task(live_but_refused.journal.begin_model_call(1, 10))
     await asyncio.wait({writing}, timeout=4 * _REFUSED_S)
     assert not writing.done()
-    writing.cancel()
+    writing.cancel()  # what is cancelled meters what it has begun, which is refused as well
+    refusing.terminate()
+    async with asyncio.timeout(20):
+        await asyncio.wait({writing})
+    assert writing.cancelled() or isinstance(writing.exception(), LeaseLost)
+
+
+@pytest.fixture
+async def refusing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    """A pool whose statements wait for no lock for long."""
+    monkeypatch.setattr(database, "_STATEMENT_S", 0.3)
+    pool = await open_pool(settings)
+    yield pool
+    await close_pool(pool)
 
 
 @pytest.fixture
 async def live_but_refused(
-    settings: Settings, log: EventLog, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, refusing: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[LiveRun]:
     """A run whose model calls cannot be written, since somebody has locked their table."""
-    monkeypatch.setattr(database, "_STATEMENT_S", 0.3)
     monkeypatch.setattr(journal, "_REFUSED_S", _REFUSED_S)
-    impatient = await open_pool(settings)
     owner = await asyncpg.connect(settings.migration_database_url)
-    async with live_run(settings, impatient, log) as live, owner.transaction():
+    async with live_run(settings, refusing, log) as live, owner.transaction():
         await owner.execute("lock table model_calls in access exclusive mode")
         yield live
     await owner.close()
-    await close_pool(impatient)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from common.config import load_settings
+from common.store import migrate as migrate_module
 from common.store.database import open_pool
 from common.store.migrate import Migration, MigrationError, load_migrations, migrate
 from tests.support.servers import Servers, running_servers
@@ -60,6 +61,26 @@ async def test_migrate_with_changed_file_is_refused(empty_url: str) -> None:
     with pytest.raises(MigrationError, match=r"0001_a.sql: it was changed"):
         await migrate(empty_url, [changed, second])
     assert await _fetch_tables(empty_url) == {"a", "schema_migrations"}
+
+
+async def test_migrate_lets_others_work_while_a_table_is_held(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads for long (a backup does) holds up the migration, and nobody else with it."""
+    monkeypatch.setattr(migrate_module, "_LOCK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(migrate_module, "_LOCK_PAUSE_S", 0.1)
+    await migrate(empty_url)
+    reader, other = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    change = Migration(number=len(NAMES) + 1, name="more.sql", sql="alter table runs add column more integer")
+    async with reader.transaction():
+        await reader.execute("select from runs")
+        migrating = asyncio.create_task(migrate(empty_url, [*load_migrations(), change]))
+        for _ in range(5):
+            async with asyncio.timeout(5), other.transaction():
+                await other.execute("lock table runs in row exclusive mode")
+            await asyncio.wait({migrating}, timeout=0.3)
+            assert not migrating.done()
+    assert await migrating == ["more.sql"]
+    await reader.close()
+    await other.close()
 
 
 async def test_migrate_with_hole_in_numbers_is_refused(empty_url: str) -> None:

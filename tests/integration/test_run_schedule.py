@@ -18,7 +18,7 @@ from common.store.run_schedule import (
     renew_leases,
     sweep_expired,
 )
-from common.store.run_transitions import raise_attempt, request_cancel, update_progress
+from common.store.run_transitions import raise_attempt, request_cancel, select_run_spec, update_progress
 from tests.support.seed import Seeded, seed_run
 
 
@@ -162,18 +162,24 @@ async def test_third_crash_inside_a_tool_is_a_loop(pool: Pool) -> None:
     assert verdicts == ["requeued", "requeued", "crash_loop"]
 
 
-async def test_runs_on_their_last_chance_are_kept_apart(pool: Pool) -> None:
-    """Of the runs that one more crash would end a worker has one at a time, so that the guilty one goes alone."""
-    suspects = [await seed_run(pool) for _ in range(3)]
-    for one in suspects:
-        await _sql(pool, one.workspace_id, "update runs set crashes_since_progress = 2")
-    innocent = await seed_run(pool)
-    first, second = await claim_runs(pool, "a", 10, 10)
-    assert {first.run_id, second.run_id} == {suspects[0].run.id, innocent.run.id}
-    assert await claim_runs(pool, "a", 10, 10) == []
-    assert [claim.run_id for claim in await claim_runs(pool, "b", 10, 10)] == [suspects[1].run.id]
-    await _sql(pool, suspects[0].workspace_id, "update runs set crashes_since_progress = 0")
-    assert [claim.run_id for claim in await claim_runs(pool, "a", 10, 10)] == [suspects[2].run.id]
+async def test_owner_knows_of_a_last_chance(pool: Pool) -> None:
+    """After two crashes inside a tool its owner is told so, until a step is committed."""
+    seeded = await seed_run(pool)
+    chances = []
+    for _ in range(2):
+        await _crash(pool, seeded, in_tool=True)
+        chances.append(await _is_last_chance(pool, seeded))
+    await _progress(pool, seeded, 1)
+    assert [*chances, await _is_last_chance(pool, seeded)] == [False, True, False]
+
+
+async def _is_last_chance(pool: Pool, seeded: Seeded) -> bool:
+    await _sql(pool, seeded.workspace_id, "update runs set state = 'running', lease_owner = 'x', lease_until = now()")
+    async with workspace_transaction(pool, seeded.workspace_id) as connection:
+        attempt = await connection.fetchval("select attempt from runs")
+        spec = await select_run_spec(connection, seeded.run.id, attempt)
+    await _sql(pool, seeded.workspace_id, "update runs set state = 'queued', lease_owner = null, lease_until = null")
+    return spec.last_chance
 
 
 async def test_tenth_crash_is_a_loop_whatever_ran(pool: Pool) -> None:

@@ -49,7 +49,7 @@ async def start(settings: Settings, listener: socket.socket, **changes: str) -> 
 
 
 async def ended(process: Process) -> tuple[int, str]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode()

@@ -35,10 +35,11 @@ class Fleet:
 
     async def kill(self, worker: RunningProcess) -> list[Orphan]:
         """`kill -9`; what the worker was running then."""
-        orphans = await self._held_by(worker)
         await worker.stop(signal.SIGKILL)
-        self.workers.remove(worker)
         now = time.monotonic()
+        # Not before: until its last moment it claims, and those runs are nobody's for a whole lease, too.
+        orphans = await self._held_by(worker)
+        self.workers.remove(worker)
         killed = [Orphan(run_id, attempt, now) for run_id, attempt in orphans]
         self.orphans += killed
         return killed

@@ -32,6 +32,9 @@ class ProbedPool:
     def as_pool(self) -> Pool:
         return cast(Pool, self)
 
+    def is_closing(self) -> bool:
+        return bool(self.real.is_closing())
+
     def after(self, fragment: str, probe: Probe) -> None:
         """Awaits `probe` once, between the next statement with `fragment` in it and whoever waits for its answer."""
         self._planted.append(_Planted(fragment, probe))

@@ -219,6 +219,9 @@ class WatchedPool:
     def as_pool(self) -> Pool:
         return cast(Pool, self)
 
+    def is_closing(self) -> bool:
+        return False
+
     @asynccontextmanager
     async def acquire(self, **_: Any) -> AsyncIterator["_WatchedConnection"]:
         """A connection for one transaction."""

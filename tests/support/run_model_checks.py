@@ -200,7 +200,7 @@ class Ledger:
         """What the model would be shown next is what every provider takes."""
         for conversation_id in {row.conversation_id for row in self.rows}:
             async with workspace_transaction(pool, self._workspace_id) as connection:
-                rows = await select_history(connection, conversation_id, UUID(int=0), 1_000_000)
+                rows = await select_history(connection, conversation_id, UUID(int=0), 1_000_000, 1_000_000)
             request = ModelRequest(
                 model="m", instructions="", messages=to_history(rows), tools=[], settings=AgentSettings()
             )

@@ -39,7 +39,7 @@ _IDEMPOTENCY = "tests/integration/test_api_idempotency.py"
 _SCRIPT = "common/eventlog/script.py"
 _TRANSITIONS = "common/store/run_transitions.py"
 _SCHEDULER = "migrations/0002_scheduler_functions.sql"
-_CLAIM = "migrations/0003_crashes.sql"
+_CLAIM = "migrations/0004_last_chances.sql"
 
 
 def _seams(*ids: str) -> tuple[str, ...]:
@@ -121,13 +121,10 @@ BREAKAGES = (
         (
             Change(
                 _CLAIM,
-                "          and r.crashes_since_progress < 2\n"
                 "        order by r.priority, r.available_at\n"
                 "        limit p_limit\n"
                 "        for no key update skip locked\n",
-                "          and r.crashes_since_progress < 2\n"
-                "        order by r.priority, r.available_at\n"
-                "        limit p_limit\n",
+                "        order by r.priority, r.available_at\n        limit p_limit\n",
             ),
         ),
         (f"{_SCHEDULE}::test_claims_at_the_same_moment_take_different_runs", _SCHEDULE),
@@ -139,14 +136,10 @@ BREAKAGES = (
         (
             Change(
                 _CLAIM,
-                "          and r.crashes_since_progress < 2\n"
                 "        order by r.priority, r.available_at\n"
                 "        limit p_limit\n"
                 "        for no key update skip locked\n",
-                "          and r.crashes_since_progress < 2\n"
-                "        order by r.priority, r.available_at\n"
-                "        limit p_limit\n"
-                "        for no key update\n",
+                "        order by r.priority, r.available_at\n        limit p_limit\n        for no key update\n",
             ),
         ),
         (_SCHEDULE,),
@@ -159,11 +152,9 @@ BREAKAGES = (
             Change(
                 _CLAIM,
                 "        where r.state = 'queued' and r.available_at <= clock_timestamp()"
-                " and r.cancel_requested_at is null\n"
-                "          and r.crashes_since_progress < 2\n",
+                " and r.cancel_requested_at is null\n",
                 "        where r.state in ('queued', 'running') and r.available_at <= clock_timestamp()"
-                " and r.cancel_requested_at is null\n"
-                "          and r.crashes_since_progress < 2\n",
+                " and r.cancel_requested_at is null\n",
             ),
         ),
         (_SCHEDULE,),
@@ -216,11 +207,18 @@ BREAKAGES = (
         (
             Change(
                 "worker/run/tool_calls.py",
-                'if call.state == "started" and call.effect is Effect.AT_MOST_ONCE:',
-                'if call.state == "started" and call.effect is Effect.TRANSACTIONAL:',
+                'return call.state == "started" and call.effect is Effect.AT_MOST_ONCE',
+                'return call.state == "started" and call.effect is Effect.TRANSACTIONAL',
             ),
         ),
         (*_seams("tool.after_effect-exit-charge", "tool.before_effect-exit-charge"), _EXECUTION, _RUN_MODEL),
+    ),
+    Breakage(
+        "last-chance",
+        "runs that one more crash would end keep their tools apart",
+        "their tools run side by side",
+        (Change("worker/run/tool_calls.py", "if suspect else nullcontext()", "if False else nullcontext()"),),
+        ("tests/unit/test_last_chances.py", "tests/chaos/test_tool_kills_worker.py"),
     ),
     Breakage(
         "started-first",
@@ -377,7 +375,7 @@ BREAKAGES = (
         "sweep-after-pause",
         "leases are swept once Postgres has answered for a whole lease",
         "they are swept at once",
-        (Change("migrations/0003_crashes.sql", "    if not answering then\n", "    if false then\n"),),
+        (Change(_CLAIM, "    if not answering then\n", "    if false then\n"),),
         (_SCHEDULE, _RECOVERY),
     ),
     Breakage(
@@ -385,9 +383,9 @@ BREAKAGES = (
         "a run that crashes its workers again and again is ended",
         "crashes are not counted",
         (
-            Change("migrations/0003_crashes.sql", "            crashes_total = r.crashes_total + 1,\n", ""),
+            Change(_CLAIM, "            crashes_total = r.crashes_total + 1,\n", ""),
             Change(
-                "migrations/0003_crashes.sql",
+                _CLAIM,
                 "            crashes_since_progress = r.crashes_since_progress + (r.open_tool_calls > 0)::integer,\n",
                 "",
             ),

@@ -287,6 +287,15 @@ async def test_silent_provider_is_given_up() -> None:
     assert (usage.input_tokens > 0, usage.output_tokens) == (True, 0)
 
 
+async def test_unbelievable_figures_are_bounded() -> None:
+    """What a provider claims can be summed up, whatever it claims: a run that cannot be would never end."""
+    claimed = Usage(input_tokens=2**62, output_tokens=-5, cached_input_tokens=2**64, estimated=False)
+    played = Played([TextDelta("Hello"), UsageReport(claimed), Finish("stop")])
+    await played.run()
+    [step] = played.journal.steps
+    assert step.output.usage == Usage(input_tokens=10**12, output_tokens=0, cached_input_tokens=10**12)
+
+
 async def test_cancel_closes_the_stream_and_meters_what_was_said() -> None:
     """A cancelled call is metered: figures of the provider where there are any, else an estimate."""
     reached = asyncio.Event()

@@ -92,6 +92,13 @@ def test_calls_of_a_loose_server(chunks: list[dict[str, Any]]) -> None:
     assert events[-1] == Finish("tool_calls")
 
 
+def test_long_arguments_are_not_looked_at_piece_by_piece() -> None:
+    """However many pieces a call comes in, even with its name in each: its text is joined when it may be whole."""
+    pieces = [call('{"x":"', index=0, id="a", name="f"), *[call("y" * 8, index=0, id="a", name="f")] * 50_000]
+    events = fold(*pieces, call('"}', index=0, id="a", name="f"), delta("tool_calls"))
+    assert joined(events) == [("f", '{"x":"' + "y" * 400_000 + '"}')]
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

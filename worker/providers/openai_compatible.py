@@ -136,7 +136,8 @@ class _OpenCall(msgspec.Struct):
 
     index: int
     id: str | None
-    arguments: str = ""
+    arguments: list[str]
+    """Its pieces: added up one by one, a long text would cost the square of its length."""
 
 
 class ChatFold:
@@ -191,12 +192,12 @@ class ChatFold:
         arguments = _as_text(function.arguments)
         call = self._latest if piece.index is None else self._open.get(piece.index)
         if call is None or _begins_another(call, piece.id, function.name, arguments):
-            call = _OpenCall(self._calls, piece.id, arguments)
+            call = _OpenCall(self._calls, piece.id, [arguments])
             self._calls += 1
             self._open[piece.index] = self._latest = call
             return ToolCallDelta(call.index, piece.id, function.name or "", arguments)
         self._latest = call
-        call.arguments += arguments
+        call.arguments.append(arguments)
         return ToolCallDelta(call.index, None, None, arguments)
 
     def _reason(self, given: str) -> StopReason:
@@ -221,9 +222,12 @@ def _begins_another(call: _OpenCall, id: str | None, name: str | None, arguments
     return bool(arguments) and _is_json(call.arguments)
 
 
-def _is_json(text: str) -> bool:
+def _is_json(pieces: list[str]) -> bool:
+    last = next((piece.rstrip() for piece in reversed(pieces) if not piece.isspace() and piece), "")
+    if not last.endswith("}"):  # All arguments are objects; to decode them at each piece would cost the square as well.
+        return False
     try:
-        msgspec.json.decode(text)
+        msgspec.json.decode("".join(pieces))
     except msgspec.DecodeError:
         return False
     return True

@@ -134,7 +134,14 @@ class Execution:
             open_calls=opening.open_calls,
             finish_reason=spec.step_finish_reason,
         )
-        runner = ToolRunner(tools, journal, spec, lambda: self._lease.attempt, settings.tool_timeout_s)
+        runner = ToolRunner(
+            tools,
+            journal,
+            spec,
+            lambda: self._lease.attempt,
+            settings.tool_timeout_s,
+            self._resources.last_chances,
+        )
         self._body = asyncio.create_task(
             run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"
         )

@@ -2,7 +2,10 @@
 
 from common.store.run_messages import HistoryRow
 from worker.providers.base import HistoryMessage, HistoryToolCall
-from worker.tools.execute import cut_for_model
+from worker.tools.execute import MODEL_LIMIT_BYTES, cut_for_model
+
+RESULT_CHARACTERS = MODEL_LIMIT_BYTES + 1
+"""As much of a tool's result as is needed to show the model its beginning, and that there was more."""
 
 _NO_RESULT = "No result: the call was never answered."
 

@@ -49,7 +49,7 @@ from common.store.tool_calls import (
     update_call_started,
 )
 from worker.providers.base import HistoryMessage
-from worker.run.history import to_history
+from worker.run.history import RESULT_CHARACTERS, to_history
 from worker.run.lease import Lease
 from worker.run.sink import Sink
 
@@ -107,7 +107,9 @@ class Journal:
 
         async def read(connection: Connection) -> list[HistoryMessage]:
             spec = self._spec
-            return to_history(await select_history(connection, spec.conversation_id, spec.id, spec.turn))
+            return to_history(
+                await select_history(connection, spec.conversation_id, spec.id, spec.turn, RESULT_CHARACTERS)
+            )
 
         return await _persistently(self._pool, self._lease, read)
 
@@ -289,8 +291,9 @@ async def _persistently(
 ) -> T:
     """A transaction, repeated while Postgres is away; `held` names one that holds the run, which extends the lease.
 
-    Raises LeaseLost once the run is known to be somebody else's, and after _REFUSED_S in which Postgres has answered
-    our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may fare better.
+    Raises LeaseLost once the run is known to be somebody else's, when the pool closes, and after _REFUSED_S in which
+    Postgres has answered our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may
+    fare better.
     """
     pause_s = 0.05
     refused_since: float | None = None
@@ -306,6 +309,8 @@ async def _persistently(
         except DATABASE_DOWN as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # it met the failure, and would be lost
+            if pool.is_closing():  # the worker is leaving; the run goes on elsewhere, once its lease has run out
+                raise LeaseLost from error
             _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
             refused_since = (refused_since or sent_at) if lease.held else None
             if refused_since is not None and time.monotonic() - refused_since > _REFUSED_S:

@@ -1,13 +1,14 @@
 """What all runs of a worker share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.config import Settings
 from common.eventlog.log import EventLog
 from common.queue import Bell
 from common.store.database import Pool
 from worker.providers.base import Provider
+from worker.run.last_chances import LastChances
 from worker.run.lease import LeaseKeeper
 from worker.run.retry_budget import RetryBudget
 from worker.tools.base import Tool
@@ -29,3 +30,4 @@ class Resources:
     providers: Mapping[str, Provider]
     retry_budgets: Mapping[str, RetryBudget]
     tools: Mapping[str, Tool]
+    last_chances: LastChances = field(default_factory=LastChances)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
 from common.failpoints import failpoint
@@ -9,6 +10,7 @@ from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
 from common.settle import UNKNOWN_OUTCOME
 from common.store.run_transitions import RunSpec
+from worker.run.last_chances import LastChances
 from worker.tools.base import Tool, ToolContext, idempotency_key
 from worker.tools.execute import execute
 
@@ -25,25 +27,39 @@ class ToolRunner:
     """The tools that one run may use."""
 
     def __init__(
-        self, tools: Mapping[str, Tool], ledger: Ledger, spec: RunSpec, attempt: Callable[[], int], timeout_s: float
+        self,
+        tools: Mapping[str, Tool],
+        ledger: Ledger,
+        spec: RunSpec,
+        attempt: Callable[[], int],
+        timeout_s: float,
+        last_chances: LastChances,
     ) -> None:
         self._tools = tools
         self._ledger = ledger
         self._spec = spec
         self._attempt = attempt
         self._timeout_s = timeout_s
+        self._last_chances = last_chances
 
     async def run(self, calls: list[LedgerCall]) -> None:
         """Every call has its result when this returns. When it is cancelled, so are the tools."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._turn(calls), asyncio.TaskGroup() as group:
                 for call in calls:
                     group.create_task(self._run_call(call), name=f"call {call.name}")
         except ExceptionGroup as failures:  # the first one ended the others; a lost lease must stay recognisable
             raise failures.exceptions[0] from None
 
+    def _turn(self, calls: list[LedgerCall]) -> AbstractAsyncContextManager[None]:
+        """Of a run on its last chance, what an earlier attempt began is the suspect; a new step is progress."""
+        suspect = self._spec.last_chance and any(
+            call.step <= self._spec.step_count and not _in_doubt(call) for call in calls
+        )
+        return self._last_chances.turn() if suspect else nullcontext()
+
     async def _run_call(self, call: LedgerCall) -> None:
-        if call.state == "started" and call.effect is Effect.AT_MOST_ONCE:
+        if _in_doubt(call):
             await self._ledger.finish_call(call, UNKNOWN_OUTCOME, Outcome.UNKNOWN, started=False)
             return
         tool = self._tools.get(call.name)
@@ -67,3 +83,8 @@ class ToolRunner:
             idempotency_key=idempotency_key(self._spec.id, call.id),
             attempt=self._attempt(),
         )
+
+
+def _in_doubt(call: LedgerCall) -> bool:
+    """Whether nobody can tell if its effect has happened, and it must not happen twice."""
+    return call.state == "started" and call.effect is Effect.AT_MOST_ONCE

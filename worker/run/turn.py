@@ -33,6 +33,7 @@ from worker.run.retry_budget import RetryBudget
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = 0.5
 _LONGEST_PAUSE_S = 60.0
+_MOST_TOKENS = 10**12
 
 MAX_ANSWER_CHARACTERS = 5_000_000
 """More than any model says at once. Each of text, reasoning and a call's arguments is bounded by it."""
@@ -182,7 +183,7 @@ async def _listen(
                     case CallDelta():
                         _take_call_delta(event, turn, calls, emit)
                     case UsageReport(usage):
-                        turn.usage = usage
+                        turn.usage = _believable(usage)
                         continue
                     case Finish(reason, provider_data):
                         turn.stop, turn.provider_data = reason, provider_data
@@ -230,6 +231,13 @@ def _pause(error: ProviderError, failures: int) -> float:
         return error.retry_after_s + random.uniform(0, 0.1)  # noqa: S311
     backoff_s: float = min(_BACKOFF_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
     return backoff_s * random.uniform(0.5, 1)  # noqa: S311
+
+
+def _believable(usage: Usage) -> Usage:
+    """Whatever a provider says: beyond such figures a sum would not fit its column, and the run could never end."""
+    figures = msgspec.structs.asdict(usage)
+    estimated = figures.pop("estimated")
+    return Usage(**{name: min(max(figure, 0), _MOST_TOKENS) for name, figure in figures.items()}, estimated=estimated)
 
 
 def _estimate(turn: Turn, input_tokens: int) -> Usage:
