@@ -4,15 +4,13 @@ import asyncio
 import fcntl
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from common.devserver.npm import Node, install_packages
 
 _HERE = Path(__file__).parent
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -52,15 +50,9 @@ class NodeScript:
 
 @asynccontextmanager
 async def node_script(folder: str, script: str, env: Mapping[str, str]) -> AsyncIterator[NodeScript]:
-    """`script` of tests/clients/`folder`, with the packages of its lock file and `env` besides PATH; killed at the end.
-
-    Skips the test on a machine without Node.
-    """
-    node = shutil.which("node")
-    if node is None or shutil.which("npm") is None:
-        pytest.skip("needs node and npm: no real npm package can run on this machine")
+    """`script` of tests/clients/`folder`, with the packages of its lock file and `env`; killed at the end."""
     home = _HERE / folder
-    await asyncio.to_thread(_install, home)
+    node = (await asyncio.to_thread(_install, home)).node
     process = await asyncio.create_subprocess_exec(
         node,
         script,
@@ -78,13 +70,8 @@ async def node_script(folder: str, script: str, env: Mapping[str, str]) -> Async
         await process.communicate()
 
 
-def _install(home: Path) -> None:
-    """`npm ci`, once for each state of the lock file, however many test processes there are."""
-    stamp = home / "node_modules" / ".installed"
-    lock_file = (home / "package-lock.json").read_bytes()
+def _install(home: Path) -> Node:
+    """However many test processes there are, one installs, and the others wait for it."""
     with (home / ".install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_bytes() == lock_file:
-            return
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=home, check=True, capture_output=True)
-        stamp.write_bytes(lock_file)
+        return install_packages(home)
