@@ -274,7 +274,7 @@ async def test_wrong_route_or_method_has_the_one_form_of_errors(
     client: httpx.AsyncClient, targets: list[Target]
 ) -> None:
     """404 and 405 are errors like all others."""
-    for path in ("/", "/v1", "/v1/nothing", "/v2/agents", f"/v1/agents/{new_id()}/x"):
+    for path in ("/nothing", "/v1", "/v1/nothing", "/v2/agents", f"/v1/agents/{new_id()}/x"):
         assert refusal_of(await client.get(path)) == (404, "not_found"), path
     for method, path in (
         ("PUT", "/v1/agents"),
