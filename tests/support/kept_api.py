@@ -3,10 +3,10 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from tests.support.failpoints import Failpoint
-from tests.support.processes import RunningProcess, open_listener
+from tests.support.processes import EndedProcess, RunningProcess, open_listener
 from tests.support.system import Client, System
 
 Life = Callable[[int], tuple[Failpoint, ...]]
@@ -53,7 +53,9 @@ async def _kept_api(system: System, life: Life, on_death: Callable[[str], None])
                 if await api.process.child.wait(3600) is not None:
                     api.deaths += 1
                     on_death(f"end number {api.deaths} of the API at {api.process.url}")
-                    api.process = await system.api_on(listener, *life(api.deaths))
+                    # Whoever was kept waiting may end the next one before it is seen to be ready.
+                    with suppress(EndedProcess):
+                        api.process = await system.api_on(listener, *life(api.deaths))
 
         replacing = asyncio.create_task(replace())
         try:

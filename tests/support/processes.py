@@ -25,6 +25,10 @@ _READY_S = 30
 _GRACE_S = 40
 
 
+class EndedProcess(RuntimeError):
+    """It has ended before it was to; the message is its status and what it printed."""
+
+
 class RunningProcess:
     """A process of the system. `url` is the API's address, empty for a worker."""
 
@@ -49,7 +53,7 @@ class RunningProcess:
     def check_running(self) -> None:
         """Fails, with what it printed, when it has ended."""
         if self.child.returncode is not None:
-            raise RuntimeError(f"it ended with status {self.child.returncode}:\n{self.output()}")
+            raise EndedProcess(f"it ended with status {self.child.returncode}:\n{self.output()}")
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
