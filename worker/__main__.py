@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import uvloop
 
@@ -10,7 +11,7 @@ from common.observability.logging import configure_logging
 from worker.main import serve
 
 
-async def _serve_and_leave(settings: Settings) -> None:
+async def _serve_and_leave(settings: Settings) -> NoReturn:
     """Ends the process at once when the worker is done: its runs are handed back, its connections closed. A tool that
     sits in a thread, or does not let itself be cancelled, would keep it for as long as it likes."""
     await serve(settings)
@@ -27,8 +28,7 @@ def main() -> int:
         uvloop.run(_serve_and_leave(settings))
     except ConfigError as error:
         print(f"throughline worker: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return 2
 
 
 if __name__ == "__main__":

@@ -52,12 +52,13 @@ async def _ask(answer: Awaitable[object]) -> Literal["ok", "down"]:
         async with asyncio.timeout(_LIMIT_S):
             await answer
     except DATABASE_REFUSES as error:
+        # A password or a role that is refused: it answers, but not to us.
         _log.error("store_refuses", error=str(error))
         return "down"
     except (*DATABASE_DOWN, *REDIS_DOWN):
         return "down"
     except Exception:
-        # A password or a role that is refused: it answers, but not to us.
+        # What nobody thought of still must not make a probe's answer a 500.
         _log.exception("store_refuses")
         return "down"
     return "ok"

@@ -1,4 +1,4 @@
-"""A worker whose event loop is stuck must not go on as if nothing had happened."""
+"""A worker whose event loop or whose tool is stuck must not go on as if nothing had happened."""
 
 from tests.support.eventually import eventually
 from tests.support.model_script import Call, Reply
@@ -17,3 +17,15 @@ async def test_worker_whose_loop_is_stuck_ends_itself() -> None:
         await eventually(lambda: stuck.child.returncode is not None, 20)
         assert stuck.child.returncode == 70
         assert "blocked past a lease" in stuck.output()
+
+
+async def test_worker_leaves_without_the_thread_of_a_tool() -> None:
+    """SIGTERM while a tool sits in a thread: after the drain the run is handed back, and the process ends at once."""
+    async with running_system() as system:
+        client = await system.client(await system.api())
+        leaving = await system.worker(WORKER_DRAIN_S="0.5")
+        system.models.script(Reply(calls=(Call("doze", {"what": "deeply"}),)))
+        run = await client.start("go", provider="anthropic", model="claude-test")
+        await eventually(system.effects_noted)
+        assert await leaving.stop(grace_s=20) == 0
+        assert (await client.run(run))["state"] == "queued"

@@ -78,3 +78,11 @@ async def freeze(what: str, context: ToolContext) -> str:
     _note(f"freeze {what} {context.idempotency_key} {context.tool_call_id}")
     time.sleep(30)
     return "thawed"
+
+
+@tool(effect=Effect.READ)
+async def doze(what: str, context: ToolContext) -> str:
+    """Sleeps in a thread, which nobody can cancel."""
+    _note(f"doze {what} {context.idempotency_key} {context.tool_call_id}")
+    await asyncio.to_thread(time.sleep, 60)
+    return "awake"
