@@ -267,3 +267,41 @@ async def test_chosen_model_and_agent_answer_the_next_message(visit: Visitor, so
     conversation = visit.page.url.rpartition("/")[2]
     runs = (await someone.http.get("/v1/runs", params={"conversationId": conversation})).json()["data"]
     assert [(run["agentId"], run["model"]) for run in runs] == [(agent["id"], "echo"), (None, "echo?delayMs=50")]
+
+
+async def test_message_goes_after_the_choice_that_was_made_before_it(visit: Visitor, someone: Client) -> None:
+    """However slow the server takes a choice: the message that follows it is answered by what was chosen."""
+    conversation = await someone.conversation(provider="echo", model="echo")
+    await visit.open(conversation)
+
+    async def late(route: Route) -> None:
+        if route.request.method == "PATCH":
+            await asyncio.sleep(0.5)
+        await route.continue_()
+
+    await visit.page.route(f"**/v1/conversations/{conversation}", late)
+    await visit.page.get_by_label("Model").select_option("echo/echo?delayMs=50")
+    await visit.say("by the slow one")
+
+    await expect(visit.page.locator(".usage")).to_contain_text("echo?delayMs=50")
+    await expect(visit.page.get_by_label("Model")).to_have_value("echo/echo?delayMs=50")
+
+
+async def test_choice_that_is_refused_sends_nothing(visit: Visitor, someone: Client) -> None:
+    """The message stays where it was written, the old choice is shown again, and the next Enter sends it."""
+    conversation = await someone.conversation(provider="echo", model="echo")
+    await visit.open(conversation)
+
+    async def refuse(route: Route) -> None:
+        await asyncio.sleep(0.5)
+        await route.fulfill(status=404, json={"error": {"code": "not_found", "message": "No such thing"}})
+
+    await visit.page.route(f"**/v1/conversations/{conversation}", refuse, times=1)
+    await visit.page.get_by_label("Model").select_option("echo/echo?delayMs=50")
+    await visit.say("by the slow one")
+
+    await expect(visit.page.get_by_role("status").filter(has_text="nothing was sent")).to_be_visible()
+    await expect(visit.page.get_by_label("Model")).to_have_value("echo/echo")
+    await expect(visit.page.get_by_role("textbox", name="Message")).to_have_value("by the slow one")
+    await visit.page.get_by_role("textbox", name="Message").press("Enter")
+    await expect(visit.page.locator(".usage")).to_contain_text("out · echo")

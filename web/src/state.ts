@@ -114,7 +114,7 @@ export async function openFromAddress(): Promise<void> {
   if (!done) location.hash = "";
 }
 
-/** How often something has begun here: what was asked for before that is out of date. */
+/** How often something has begun or was chosen here: what was asked for before that is out of date. */
 let begins = 0;
 
 /** Reads the open conversation again, and follows what runs in it. */
@@ -134,7 +134,7 @@ function show(found: ConversationDetail): void {
   const same = live.value?.run.id === found.activeRun?.id;
   batch(() => {
     conversation.value = found;
-    choice.value = { agentId: found.agentId, provider: found.provider, model: found.model };
+    choice.value = choiceOf(found);
     if (!same || live.value?.held.end) leaveRun();
     if (found.activeRun && !live.value) followRun(found.activeRun);
   });
@@ -210,6 +210,7 @@ export const send = (text: string) =>
   occupied(async () => {
     const meant = addressed();
     await opened;
+    await choiceTaken();
     if (addressed() !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
     const into = conversation.value ?? (await create(text));
     const accepted = await api.postMessage(into.id, text);
@@ -219,11 +220,17 @@ export const send = (text: string) =>
 export const edit = (message: Message, text: string) =>
   occupied(async () => {
     const id = conversation.value!.id;
+    await choiceTaken();
     await api.editMessage(id, message.id, text);
     await answerAnew(id, message);
   });
 
-export const regenerate = (message: Message) => occupied(() => answerAnew(conversation.value!.id, message));
+export const regenerate = (message: Message) =>
+  occupied(async () => {
+    const id = conversation.value!.id;
+    await choiceTaken();
+    await answerAnew(id, message);
+  });
 
 export async function stop(): Promise<void> {
   const run = live.value?.run;
@@ -271,8 +278,8 @@ async function occupied(work: () => Promise<void>): Promise<boolean> {
   return done;
 }
 
-export async function change(id: string, wanted: api.Change): Promise<void> {
-  await told(async () => {
+export async function change(id: string, wanted: api.Change): Promise<boolean> {
+  return told(async () => {
     const changed = await api.changeConversation(id, wanted);
     if (conversation.value?.id === id) conversation.value = { ...conversation.value, ...changed };
     await loadList();
@@ -298,6 +305,8 @@ export interface Choice {
 }
 const DEFAULT: Choice = { agentId: null, provider: null, model: null };
 
+const choiceOf = ({ agentId, provider, model }: Conversation): Choice => ({ agentId, provider, model });
+
 export const providers = signal<Provider[]>([]);
 export const agents = signal<Agent[]>([]);
 export const choice = signal<Choice>(DEFAULT);
@@ -319,10 +328,25 @@ function applyDefaultChoice(): void {
   choice.value = needsOne ? { ...DEFAULT, provider: first.name, model: first.models[0]! } : DEFAULT;
 }
 
+/** Whether the server has taken the last choice: a message that follows it waits for that. */
+let choosing = Promise.resolve(true);
+
 /** For the next message on. */
 export async function choose(wanted: Partial<Choice>): Promise<void> {
   choice.value = { ...choice.value, ...wanted };
-  if (conversation.value) await change(conversation.value.id, wanted);
+  const id = conversation.value?.id;
+  if (!id) return;
+  begins++;
+  const mine = (choosing = choosing.then(() => change(id, wanted)));
+  const taken = await mine;
+  begins++;
+  if (mine !== choosing) return;
+  if (!taken) choosing = Promise.resolve(true);
+  if (conversation.value?.id === id) choice.value = choiceOf(conversation.value);
+}
+
+async function choiceTaken(): Promise<void> {
+  if (!(await choosing)) throw new ApiError(0, "unreachable", "The choice was not taken, and nothing was sent.");
 }
 
 // --- Around it ---------------------------------------------------------------------------------------------
