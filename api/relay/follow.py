@@ -8,6 +8,7 @@ from api.relay.client import Client
 from api.relay.hub import Feed, Hub, Subject
 from common.eventlog.log import LogEvent
 from common.ids import EventId
+from common.model.events import names_messages
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN
 
@@ -22,13 +23,17 @@ class Follower:
     Replays the log after the cursor, then hands on what is published; a hole, a full queue or a new
     connection to Redis sends it back to the log. Where the log does not know the client's position, a
     `started` without an id repairs the client's state, and what the client has seen before is told again
-    without ids: so ids only increase.
+    without ids: so ids only increase. `whole`: for a client that cannot fetch messages by their ids, every
+    `started` carries them, however large they are.
     """
 
-    def __init__(self, hub: Hub, subject: Subject, cursor: EventId | None, idle_s: float) -> None:
+    def __init__(
+        self, hub: Hub, subject: Subject, cursor: EventId | None, idle_s: float, *, whole: bool = False
+    ) -> None:
         self._hub = hub
         self._subject = subject
         self._idle_s = idle_s
+        self._whole = whole
         self._position = cursor
         """The event of the log after which to go on; None: from its first."""
         self._told = cursor
@@ -96,12 +101,13 @@ class Follower:
     async def _read_page(self, feed: Feed) -> list[LogEvent]:
         position = self._position
         if position is None or self._anchored:
-            return await self._hub.read_after(self._subject, position, self._page)
+            return await self._make_whole(await self._hub.read_after(self._subject, position, self._page))
         before = EventId(position.attempt, max(position.n - 1, 0))
         page = await self._hub.read_after(self._subject, before, self._page + 1)
         if page and page[0].id == position:
+            following = await self._make_whole(page[1:])
             self._anchored = True
-            return page[1:]
+            return following
         return await self._repair(feed)
 
     async def _repair(self, feed: Feed) -> list[LogEvent]:
@@ -118,14 +124,25 @@ class Follower:
             if started is None:
                 raise LookupError(f"run {self._subject.run_id} no longer exists")
             repair = [LogEvent(None, started)]
+        repaired = await self._make_whole(repair + log)
         self._position, self._anchored = None, True
-        return repair + log
+        return repaired
+
+    async def _make_whole(self, events: list[LogEvent]) -> list[LogEvent]:
+        """The events as this client needs them. Raises one of DATABASE_DOWN."""
+        return [
+            LogEvent(event.id, await self._hub.whole_started(self._subject, event.data))
+            if self._whole and names_messages(event.data)
+            else event
+            for event in events
+        ]
 
     async def _tell_stored_end(self) -> list[Batch]:
         end = await self._hub.stored_end(self._subject)
         if end is None:
             raise LookupError(f"run {self._subject.run_id} no longer exists")
-        return [self._tell([LogEvent(None, end.started), LogEvent(end.terminal_id, end.terminal)])]
+        started = await self._make_whole([LogEvent(None, end.started)])
+        return [self._tell([*started, LogEvent(end.terminal_id, end.terminal)])]
 
     def _accept(self, client: Client) -> list[Batch]:
         """What was published, as far as it continues what was told."""
@@ -134,6 +151,9 @@ class Follower:
             position = self._position
             if position is not None and last <= position:
                 continue
+            if self._whole and names_messages(batch.events[0].data):
+                client.fall_behind()  # What is read from the log is made whole on the way.
+                break
             if first.n == 1 and (position is None or first.attempt > position.attempt):
                 batches.append(self._tell(batch.events, batch))
             elif position is not None and first.attempt == position.attempt and first.n <= position.n + 1:

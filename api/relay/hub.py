@@ -19,7 +19,7 @@ from common.eventlog.publication import parse_publication
 from common.ids import EventId
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN, Pool, workspace_transaction
-from common.store.run_events import StoredEnd, select_started, select_stored_end
+from common.store.run_events import StoredEnd, select_started, select_stored_end, select_whole_started
 from common.store.run_schedule import poll_runs
 
 _POLL_S = 2.0
@@ -163,6 +163,11 @@ class Hub:
         """`started` as Postgres has it. Raises one of DATABASE_DOWN."""
         async with workspace_transaction(self._pool, subject.workspace_id) as connection:
             return await select_started(connection, subject.run_id)
+
+    async def whole_started(self, subject: Subject, started: bytes) -> bytes:
+        """`started` with the messages that it names. Raises one of DATABASE_DOWN."""
+        async with workspace_transaction(self._pool, subject.workspace_id) as connection:
+            return await select_whole_started(connection, started)
 
     async def stored_end(self, subject: Subject) -> StoredEnd | None:
         """The end of the run as Postgres has it, read once for all of its clients. Raises one of

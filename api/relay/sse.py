@@ -54,10 +54,11 @@ class EventStream(Response[str]):
         encoder: Encoder,
         expires_at: float,
         headers: Mapping[str, str] | None = None,
+        whole: bool = False,
     ) -> None:
         super().__init__("", status_code=200, media_type=EVENT_STREAM, headers={**_HEADERS, **(headers or {})})
         self._hub = hub
-        self._follower = Follower(hub, subject, cursor, HEARTBEAT_S)
+        self._follower = Follower(hub, subject, cursor, HEARTBEAT_S, whole=whole)
         self._encoder = encoder
         self._expires_at = expires_at
 

@@ -141,6 +141,7 @@ async def stream_response(
         encoder=fold,
         expires_at=principal.expires_at.timestamp(),
         headers=fold.headers,
+        whole=fold.replays,
     )
 
 

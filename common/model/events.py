@@ -114,6 +114,7 @@ Event = Started | Token | Reasoning | ToolCallDelta | ToolCall | Step | ToolResu
 
 STARTED_LIMIT_BYTES = 1_000_000
 TERMINAL_TYPES: frozenset[Literal["done", "error", "cancelled"]] = frozenset({"done", "error", "cancelled"})
+_STARTED_PREFIX = b'{"type":"started"'
 _TERMINAL_PREFIXES = tuple(f'{{"type":"{name}"'.encode() for name in sorted(TERMINAL_TYPES))
 
 _encoder = msgspec.json.Encoder()
@@ -137,6 +138,11 @@ def encode_started(started: Started) -> bytes:
 def decode_event(data: bytes) -> Event:
     """The event in `data`, which was written by `encode_event`."""
     return _decoder.decode(data)
+
+
+def names_messages(data: bytes) -> bool:
+    """Whether `data` is a `started` that names its messages. Costs no parsing, so one whose text says so counts, too."""
+    return data.startswith(_STARTED_PREFIX) and b'"messageIds":[' in data
 
 
 def is_terminal(data: bytes) -> bool:

@@ -3,8 +3,10 @@
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from common.ids import EventId
-from common.model.events import Started, encode_started
+from common.model.events import Started, decode_event, encode_event, encode_started
 from common.model.messages import for_event
 from common.store.database import Connection
 from common.store.run_messages import select_run_messages
@@ -41,6 +43,17 @@ async def select_started(connection: Connection, run_id: UUID, attempt: int | No
             messages=messages,
         )
     )
+
+
+async def select_whole_started(connection: Connection, data: bytes) -> bytes:
+    """The `started` in `data` with the messages that it only names, however large they are."""
+    started = decode_event(data)
+    if not isinstance(started, Started) or started.message_ids is None:
+        return data
+    named = set(started.message_ids)
+    stored = await select_run_messages(connection, started.run_id)
+    messages = [for_event(message) for message in stored if message.id in named]
+    return encode_event(msgspec.structs.replace(started, messages=messages, message_ids=None))
 
 
 async def select_stored_end(connection: Connection, run_id: UUID) -> StoredEnd | None:

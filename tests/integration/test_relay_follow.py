@@ -9,7 +9,7 @@ from api.relay.hub import Hub, Subject
 from common.eventlog.keys import events_key, head_key, live_channel
 from common.eventlog.log import EventLog
 from common.ids import EventId
-from common.model.events import Token, encode_event
+from common.model.events import Started, Token, decode_event, encode_event
 from common.store.database import Pool
 from tests.support.eventually import eventually
 from tests.support.player import Player
@@ -202,3 +202,54 @@ async def test_follow_reads_large_events_a_few_at_a_time(hub: Hub, pool: Pool, l
     assert sum(sizes) > 100 * 32_000
     assert max(sizes) < 32 * 33_000, "the first page"
     assert max(sizes[1:]) < 300_000
+
+
+_LARGE = ["a" * 600_000, "b" * 600_000]
+
+
+async def test_started_that_names_its_messages_is_made_whole(
+    hub: Hub, pool: Pool, log: EventLog, redis: Redis
+) -> None:
+    """Who cannot fetch messages by id gets them in `started`, live, in a replay and at a repaired cursor; others do
+    not. What was committed later comes as its own event."""
+    player = await Player.begin(pool, log)
+    watching, native = (Reader(hub, player, whole=whole) for whole in (True, False))
+    for text in _LARGE:
+        await player.commit_step(text)
+    await watching.told("started", "step", "step")
+    await player.start_again()
+    await player.commit_step("c")
+    replaying = Reader(hub, player, EventId(1, 3), whole=True)
+    end = await player.end()
+    everything = [await reader.ended() for reader in (watching, replaying)]
+    assert everything == [["started", "step", "step", "started", "step", "done"], ["started", "step", "done"]]
+    await redis.xtrim(events_key(player.id), minid="2-1", approximate=False)
+    repaired = Reader(hub, player, EventId(1, 2), end, whole=True)
+    assert await repaired.ended() == ["started", "started", "step", "done"]
+
+    for reader, places in ((watching, (3,)), (replaying, (0,)), (repaired, (0, 1))):
+        for place in places:
+            started = decode_event(reader.events[place].data)
+            assert isinstance(started, Started)
+            assert [message.content for message in started.messages or ()] == _LARGE
+            assert started.message_ids is None
+    assert await native.ended() == ["started", "step", "step", "started", "step", "done"]
+    short = decode_event(native.events[3].data)
+    assert isinstance(short, Started)
+    assert (short.messages, len(short.message_ids or ())) == (None, 2)
+
+
+async def test_stored_end_is_made_whole(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
+    """Once the log is gone, the end from Postgres brings the messages as well, however large."""
+    player = await Player.begin(pool, log)
+    for text in _LARGE:
+        await player.commit_step(text)
+    end = await player.end()
+    await redis.delete(events_key(player.id), head_key(player.id))
+
+    reader = Reader(hub, player, None, end, whole=True)
+
+    assert await reader.ended() == ["started", "done"]
+    started = decode_event(reader.events[0].data)
+    assert isinstance(started, Started)
+    assert [message.content for message in started.messages or ()] == _LARGE

@@ -5,11 +5,14 @@ from uuid import UUID
 
 from common.eventlog.log import AppendResult, Batch, EventLog
 from common.ids import EventId
-from common.model.events import Event, Started, Token, encode_event
-from common.model.messages import Run
+from common.model.events import Event, Step, Token, encode_event
+from common.model.messages import Run, Usage, for_event
 from common.model.run_state import FinishReason
+from common.model.steps import StepOutput
 from common.settle import Completed, settle
 from common.store.database import Pool, workspace_transaction
+from common.store.run_events import select_started
+from common.store.run_messages import insert_step_message
 from common.store.run_schedule import claim_runs
 from common.store.run_transitions import raise_attempt
 from tests.support.seed import seed_run
@@ -24,7 +27,7 @@ class Player:
         self.workspace_id = workspace_id
         self.run = run
         self.attempt = self._claimed_attempt = 0
-        self.n = 0
+        self.n = self._steps = 0
 
     @classmethod
     async def queue(
@@ -56,19 +59,22 @@ class Player:
         await self.open_attempt()
 
     async def open_attempt(self) -> None:
-        """Appends `started` as the attempt's first event."""
+        """Appends `started` with what the run has committed, as the attempt's first event."""
         self.n = 0
-        await self.append(
-            Started(
-                run_id=self.id,
-                conversation_id=self.run.conversation_id,
-                trigger_message_id=self.run.trigger_message_id,
-                provider=self.run.provider,
-                model=self.run.model,
-                attempt=self.attempt,
-                messages=[],
+        async with workspace_transaction(self._pool, self.workspace_id) as connection:
+            started = await select_started(connection, self.id, self.attempt)
+        assert started is not None
+        await self._append(started)
+
+    async def commit_step(self, content: str) -> None:
+        """Stores a step of the run and appends it."""
+        self._steps += 1
+        output = StepOutput(content=content, reasoning=None, tool_calls=[], provider_data=None, usage=Usage())
+        async with workspace_transaction(self._pool, self.workspace_id) as connection:
+            message = await insert_step_message(
+                connection, run_id=self.id, step=self._steps, output=output, superseded=False
             )
-        )
+        await self.append(Step(index=self._steps, message=for_event(message), usage=output.usage))
 
     async def tell(self, *words: str) -> None:
         """Appends a batch of tokens."""
@@ -76,8 +82,10 @@ class Player:
 
     async def append(self, *events: Event) -> None:
         """Appends a batch; what is not accepted fails the test."""
-        batch = Batch(self.attempt, self.n + 1, tuple(encode_event(event) for event in events))
-        result = await self._log.append(self.id, batch)
+        await self._append(*(encode_event(event) for event in events))
+
+    async def _append(self, *events: bytes) -> None:
+        result = await self._log.append(self.id, Batch(self.attempt, self.n + 1, events))
         assert result is AppendResult.OK, result
         self.n += len(events)
 

@@ -15,10 +15,16 @@ class Reader:
     """Follows a run in a task and keeps what it is told."""
 
     def __init__(
-        self, hub: Hub, player: Player, cursor: EventId | None = None, terminal: EventId | None = None
+        self,
+        hub: Hub,
+        player: Player,
+        cursor: EventId | None = None,
+        terminal: EventId | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         subject = Subject(player.workspace_id, player.id, terminal)
-        self._follower = Follower(hub, subject, cursor, idle_s=15)
+        self._follower = Follower(hub, subject, cursor, idle_s=15, whole=whole)
         self.events: list[LogEvent] = []
         self.task = asyncio.create_task(self._read())
 
