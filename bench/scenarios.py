@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bench.folds import fold_costs
 from bench.measure import Measured, measure
 from bench.model import FakeModel, fake_model, model_name
 from bench.processes import pin, usable_cpus
@@ -47,13 +48,14 @@ Say = Callable[[str], None]
 
 async def run_all(sizes: Sizes, say: Say) -> list[Row]:
     """Measures Throughline and the baseline by turns, so that both meet the same noise."""
+    folds = _folds()
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(fake_model())
         ours = await stack.enter_async_context(throughline(model.url))
         theirs = await stack.enter_async_context(baseline(model.url))
         bench = _Bench(sizes, say, model, ours, theirs)
         await bench.warm_up()
-        return [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), bench.faults()]
+        return [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), *folds, bench.faults()]
 
 
 class _Pair(NamedTuple):
@@ -184,6 +186,11 @@ def _per_cpu_second(name: str, pair: _Pair) -> Row:
     ours = median(m.tokens_per_cpu_s("worker", "api", "valkey") for m in pair.ours)
     theirs = median(m.tokens_per_cpu_s("baseline") for m in pair.theirs)
     return _at_least(f"tokens per CPU second of worker, API and Redis, {name}", ours, "tokens/s", 20_000, theirs)
+
+
+def _folds() -> list[Row]:
+    """Each protocol's own share of an event's way, in this process, before anything else runs."""
+    return [_at_most(f"fold of {name}, per event", fold, "µs", 10, parsing) for name, fold, parsing in fold_costs()]
 
 
 def _at_most(name: str, value: float, unit: str, limit: float, base: float) -> Row:
