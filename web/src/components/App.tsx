@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { running, start, stop } from "../chat";
 import { token } from "../session";
-import { running, start, stop } from "../state";
 import { Chat } from "./Chat";
 import { Shortcuts } from "./Shortcuts";
 import { Sidebar } from "./Sidebar";

@@ -1,6 +1,7 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { connected, conversation, live, loading, notice, online, running, turns, unreachable } from "../state";
+import { connected, conversation, live, loading, running, turns } from "../chat";
+import { notice, online, unreachable } from "../requests";
 import { Composer } from "./Composer";
 import { Header } from "./Header";
 import { IconButton } from "./Icon";

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { conversation, online, running, send, sending, stop } from "../state";
+import { conversation, running, send, sending, stop } from "../chat";
+import { online } from "../requests";
 import { IconButton } from "./Icon";
 import { Picker } from "./Picker";
 

@@ -1,6 +1,6 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { change, conversation, remove } from "../state";
+import { change, conversation, remove } from "../chat";
 import type { Conversation } from "../types";
 import { IconButton } from "./Icon";
 

@@ -1,4 +1,5 @@
-import { agents, choice, choose, hasDefault, providers } from "../state";
+import { agents, hasDefault, providers } from "../catalogue";
+import { choice, choose } from "../chat";
 
 /** Which agent and which model answer from the next message on. */
 export function Picker() {

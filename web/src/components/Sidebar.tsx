@@ -1,7 +1,8 @@
 import type { Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { conversation } from "../chat";
+import { archived, list, listLoaded, loadList, loadMore, nextCursor, pinnedList, search } from "../list";
 import { chooseWorkspace, signOut, workspace, workspaces } from "../session";
-import { archived, conversation, list, listLoaded, loadList, loadMore, nextCursor, pinnedList, search } from "../state";
 import { isDark, toggleTheme } from "../theme";
 import type { Conversation } from "../types";
 import { Icon, IconButton } from "./Icon";

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { conversation, edit, live, regenerate, running, sending, type Turn } from "../chat";
 import { CopyButton, Markdown } from "../markdown";
-import { conversation, edit, live, regenerate, running, sending, type Turn } from "../state";
 import { callsWithResults, type Held, NOTHING } from "../stream";
 import type { Message, Run, RunError, Usage } from "../types";
 import { isSending } from "./Composer";

@@ -1,54 +1,13 @@
-// What the page shows, and everything that changes it. Components read the signals and call the functions.
+// The open conversation and its run, and everything that changes them. Components read the signals and call the functions.
 
 import { batch, computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { ApiError } from "./api";
+import { type Choice, defaultChoice, loadCatalogue, providers } from "./catalogue";
+import { list, loadList } from "./list";
+import { notice, online, read, repeatBy, told, unreachable } from "./requests";
 import { fold, follow, type Following, type Held, isEnd, NOTHING } from "./stream";
-import type { Agent, Conversation, ConversationDetail, Message, Provider, Run, RunEvent } from "./types";
-
-/** What is said at the top until it is closed or overtaken. */
-export const notice = signal("");
-export const online = signal(navigator.onLine);
-/** The last request that only reads found no server; it is repeated until one does. */
-export const unreachable = signal(false);
-
-// --- The list of conversations -----------------------------------------------------------------------------
-
-export const search = signal("");
-export const archived = signal(false);
-export const pinnedList = signal<Conversation[]>([]);
-export const list = signal<Conversation[]>([]);
-export const nextCursor = signal<string | null>(null);
-export const listLoaded = signal(false);
-
-let listing = 0;
-
-export async function loadList(): Promise<void> {
-  const mine = ++listing;
-  const filter = { archived: archived.value, q: search.value.trim() };
-  await read(async () => {
-    const pieces = [true, false].map((pinned) => api.listConversations({ ...filter, pinned }));
-    const [pinned, others] = await Promise.all(pieces);
-    if (mine !== listing) return;
-    batch(() => {
-      pinnedList.value = pinned!.data;
-      list.value = others!.data;
-      nextCursor.value = others!.nextCursor;
-      listLoaded.value = true;
-    });
-  });
-}
-
-export async function loadMore(): Promise<void> {
-  const mine = listing;
-  const filter = { archived: archived.value, q: search.value.trim(), pinned: false };
-  await told(async () => {
-    const piece = await api.listConversations({ ...filter, cursor: nextCursor.value });
-    if (mine !== listing) return;
-    list.value = [...list.value, ...piece.data];
-    nextCursor.value = piece.nextCursor;
-  });
-}
+import type { Conversation, ConversationDetail, Message, Run, RunEvent } from "./types";
 
 // --- The open conversation and its run ---------------------------------------------------------------------
 
@@ -104,7 +63,10 @@ export async function openFromAddress(): Promise<void> {
     notice.value = "";
     loading.value = id !== "";
   });
-  if (!id) return applyDefaultChoice();
+  if (!id) {
+    choice.value = defaultChoice();
+    return;
+  }
   const done = await read(async () => {
     const found = await api.getConversation(id);
     if (mine === opening) show(found);
@@ -197,7 +159,7 @@ export function catchUp(): void {
   else if (running.value) following?.reopen();
   else void refresh();
   void loadList();
-  if (providers.value.length === 0) void loadCatalogue();
+  if (providers.value.length === 0) void loadOffers();
 }
 
 // --- What a person does ------------------------------------------------------------------------------------
@@ -296,37 +258,11 @@ export async function remove(id: string): Promise<void> {
   });
 }
 
-// --- Models and agents -------------------------------------------------------------------------------------
+// --- Which agent and which model answer ---------------------------------------------------------------------
 
-export interface Choice {
-  agentId: string | null;
-  provider: string | null;
-  model: string | null;
-}
-const DEFAULT: Choice = { agentId: null, provider: null, model: null };
+export const choice = signal<Choice>(defaultChoice());
 
 const choiceOf = ({ agentId, provider, model }: Conversation): Choice => ({ agentId, provider, model });
-
-export const providers = signal<Provider[]>([]);
-export const agents = signal<Agent[]>([]);
-export const choice = signal<Choice>(DEFAULT);
-export const hasDefault = computed(() => providers.value.some((offer) => offer.default && offer.configured));
-
-export async function loadCatalogue(): Promise<void> {
-  await read(async () => {
-    const [models, found] = await Promise.all([api.listModels(), api.listAgents()]);
-    providers.value = models.data.filter(({ configured }) => configured);
-    agents.value = found.data;
-    if (!conversation.value) applyDefaultChoice();
-  });
-}
-
-/** Where the server's default has no key, the first model that has: so the first message needs none. */
-function applyDefaultChoice(): void {
-  const first = providers.value.find(({ models }) => models.length > 0);
-  const needsOne = providers.value.length > 0 && !hasDefault.value && first !== undefined;
-  choice.value = needsOne ? { ...DEFAULT, provider: first.name, model: first.models[0]! } : DEFAULT;
-}
 
 /** Whether the server has taken the last choice: a message that follows it waits for that. */
 let choosing = Promise.resolve(true);
@@ -357,7 +293,13 @@ function toOtherTabs(conversationId: string): void {
   channel.postMessage(conversationId);
 }
 
+async function loadOffers(): Promise<void> {
+  await loadCatalogue();
+  if (!conversation.value) choice.value = defaultChoice();
+}
+
 export function start(): void {
+  repeatBy(catchUp);
   channel.onmessage = ({ data }) => {
     void loadList();
     if (data === conversation.value?.id && !running.value) void refresh();
@@ -367,38 +309,5 @@ export function start(): void {
   addEventListener("offline", () => (online.value = false));
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && catchUp());
   void loadList();
-  opened = Promise.all([loadCatalogue(), openFromAddress()]);
-}
-
-/** Does what somebody asked for; false when it was refused, which `notice` then says. */
-async function told(work: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await work();
-    notice.value = "";
-    return true;
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    notice.value = error.message;
-    return false;
-  }
-}
-
-let again: ReturnType<typeof setTimeout> | undefined;
-
-/** Reads something; while there is no server to read from, everything is read again, soon. */
-async function read(work: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await work();
-    unreachable.value = false;
-    return true;
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    unreachable.value = error.isPassing;
-    if (!error.isPassing) notice.value = error.message;
-    else {
-      clearTimeout(again);
-      again = setTimeout(catchUp, 3000);
-    }
-    return false;
-  }
+  opened = Promise.all([loadOffers(), openFromAddress()]);
 }
