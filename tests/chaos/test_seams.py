@@ -33,7 +33,9 @@ from tests.support.seams import (
     next_run,
     not_promoted,
     post,
+    post_chat,
     regenerate,
+    respond,
     scene,
     slow_answer,
 )
@@ -187,7 +189,8 @@ def _at_an_api() -> Iterator[Seam]:
     for action in actions:
         smoke = action == "exit"
         for name in ("request.before_commit", "request.after_commit", "bell.before", "bell.after"):
-            yield Seam(name, action, post, _AS_IF_NOTHING, smoke=smoke and name == "bell.before")
+            for story in (post, post_chat, respond):
+                yield Seam(name, action, story, _AS_IF_NOTHING, smoke=smoke and name == "bell.before")
         for side in ("before", "after"):
             yield Seam(f"request.{side}_commit", action, regenerate, _AS_IF_NOTHING)
             yield Seam(f"request.{side}_commit", action, edit, _AS_IF_NOTHING)

@@ -326,17 +326,43 @@ async def post(scene: Scene) -> None:
     client = await scene.client()
     await scene.worker()
     conversation = await client.conversation()
-    model = plan(steps=1, tools="charge", words=3)
-    body = {"content": "go", "provider": "anthropic", "model": model}
+    body = {"content": "go", **_CHARGES}
     answers = await _ask_twice(scene, client, "POST", f"/v1/conversations/{conversation}/messages", body)
     runs = {answer.json()["run"]["id"] for answer in answers if answer.status_code == 202}
     assert len(runs) == 1, answers
-    scene.watch(client, next(answer for answer in answers if answer.status_code == 202).json()["run"])
+    await _ends_as_one_run(scene, client)
+
+
+async def post_chat(scene: Scene) -> None:
+    """The AI SDK's client posts a message; when the answer breaks off it posts the same again, to another API."""
+    client = await scene.client()
+    await scene.worker()
+    message = {"id": "the-message", "role": "user", "parts": [{"type": "text", "text": "go"}]}
+    body = {"id": "the-chat", "trigger": "submit-message", "messages": [message], **_CHARGES}
+    answers = await _ask_twice(scene, client, "POST", "/ai/chat", body)
+    assert 200 in [answer.status_code for answer in answers], answers
+    await _ends_as_one_run(scene, client)
+
+
+async def respond(scene: Scene) -> None:
+    """OpenAI's client asks for a response, and asks again with the same key."""
+    client = await scene.client()
+    await scene.worker()
+    body = {"input": "go", "background": True, "model": "{provider}/{model}".format(**_CHARGES)}
+    answers = await _ask_twice(scene, client, "POST", "/openai/v1/responses", body)
+    assert len({answer.json()["id"] for answer in answers if answer.is_success}) == 1, answers
+    await _ends_as_one_run(scene, client)
+
+
+_CHARGES = {"provider": "anthropic", "model": plan(steps=1, tools="charge", words=3)}
+
+
+async def _ends_as_one_run(scene: Scene, client: Client) -> None:
+    [run] = await scene.system.rows("select id from runs")
+    scene.watch(client, await client.run({"id": run["id"]}))
     await scene.ends()
-    found = await scene.system.rows(
-        "select (select count(*) from runs), (select count(*) from messages where turn = 1)"
-    )
-    assert found[0][0] == 1
+    [counted] = await scene.system.rows("select count(*) from messages where role = 'user'")
+    assert counted["count"] == 1
 
 
 async def regenerate(scene: Scene) -> None:
