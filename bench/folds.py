@@ -67,7 +67,13 @@ def _events() -> list[EventData]:
     """A run of several steps: in each the model thinks, writes, and calls a tool."""
     told: list[Event] = [
         Started(
-            run_id=_ID, conversation_id=_ID, trigger_message_id=_ID, provider="echo", model="echo", attempt=1, messages=[]
+            run_id=_ID,
+            conversation_id=_ID,
+            trigger_message_id=_ID,
+            provider="echo",
+            model="echo",
+            attempt=1,
+            messages=[],
         )
     ]
     for step in range(1, _STEPS + 1):

@@ -33,7 +33,7 @@ class Fold(Protocol):
 
     replays: bool
     """Whether the fold must see the run's events from the stream's first one, and skips by itself what the client
-    has; else it begins after the client's cursor. For the former every `started` carries its messages, however large."""
+    has; else it begins after the client's cursor. The former get every `started` with its messages, however large."""
 
     shared: str | None
     """Names folds that give the same bytes for the same events of a run, so that they are made once for all of its

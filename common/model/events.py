@@ -141,7 +141,7 @@ def decode_event(data: bytes) -> Event:
 
 
 def names_messages(data: bytes) -> bool:
-    """Whether `data` is a `started` that names its messages. Costs no parsing, so one whose text says so counts, too."""
+    """Whether `data` is a `started` that names its messages only. Not parsed: one whose text says so counts, too."""
     return data.startswith(_STARTED_PREFIX) and b'"messageIds":[' in data
 
 

@@ -7,6 +7,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.conftest import Running
 from tests.support.browser import Visitor, visitor
+from tests.support.eventually import eventually
 from tests.support.system import Client
 from tests.support.tcp_proxy import Mode, TcpProxy
 
@@ -120,3 +121,31 @@ async def test_message_that_cannot_be_sent_stays_in_its_field(
             await field.press("Enter")
             await expect(visit.answer()).to_contain_text("Echo from agent: keep this")
     assert len((await someone.http.get(f"/v1/conversations/{conversation}")).json()["messages"]) == 2
+
+
+async def test_page_whose_connection_falls_silent_opens_another(
+    browser: Browser, running: Running, someone: Client
+) -> None:
+    """A connection that died without a word looks like a run that is thinking: after 45 seconds a new one is opened."""
+    port = int(running.api.url.rpartition(":")[2])
+    token = someone.headers["authorization"].removeprefix("Bearer ")
+    conversation = await someone.conversation(**_MODEL)
+    async with TcpProxy(("127.0.0.1", port)) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        async with visitor(browser, url, token) as visit:
+            await visit.page.clock.install()
+            await visit.open(conversation)
+            await visit.say(_QUESTION)
+            await expect(visit.answer()).to_contain_text("Echo from agent: one two")
+            proxy.switch(Mode.BLACK_HOLE)
+            await eventually(lambda: _ended(someone, conversation), 30)
+            proxy.switch(Mode.PASS)
+            await expect(visit.page.locator(".answer .markdown")).not_to_have_text(_WHOLE)
+            await visit.page.clock.fast_forward(46_000)
+            # The browser asks for its new ticket on the dead connection first, which the page gives 5 s.
+            await visit.page.get_by_role("button", name="Answer again").wait_for(timeout=30_000)
+            await _is_whole(visit.page)
+
+
+async def _ended(someone: Client, conversation: str) -> bool:
+    return (await someone.http.get(f"/v1/conversations/{conversation}")).json()["activeRun"] is None

@@ -207,9 +207,7 @@ async def test_follow_reads_large_events_a_few_at_a_time(hub: Hub, pool: Pool, l
 _LARGE = ["a" * 600_000, "b" * 600_000]
 
 
-async def test_started_that_names_its_messages_is_made_whole(
-    hub: Hub, pool: Pool, log: EventLog, redis: Redis
-) -> None:
+async def test_started_that_names_its_messages_is_made_whole(hub: Hub, pool: Pool, log: EventLog, redis: Redis) -> None:
     """Who cannot fetch messages by id gets them in `started`, live, in a replay and at a repaired cursor; others do
     not. What was committed later comes as its own event."""
     player = await Player.begin(pool, log)

@@ -78,11 +78,13 @@ async def live_api(settings: Settings) -> AsyncIterator[LiveApi]:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
         serving = asyncio.create_task(server.serve([listener]))
-        await eventually(lambda: server.started or serving.done())
-        async with AsyncExitStack() as stack:
-            yield LiveApi(f"http://127.0.0.1:{listener.getsockname()[1]}", app, settings, stack)
-        server.should_exit = True
-        await serving
+        try:
+            await eventually(lambda: server.started or serving.done())
+            async with AsyncExitStack() as stack:
+                yield LiveApi(f"http://127.0.0.1:{listener.getsockname()[1]}", app, settings, stack)
+        finally:
+            server.should_exit = True
+            await serving
 
 
 async def offer(pool: Pool, offers: Offers = OFFERS) -> None:

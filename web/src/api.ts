@@ -63,7 +63,9 @@ export const regenerate = (conversationId: string, messageId: string) =>
   });
 
 export const cancelRun = (id: string) => call<Run>("POST", `/v1/runs/${id}/cancel`);
-export const mintTicket = (runId: string) => call<{ ticket: string }>("POST", "/v1/tickets", { body: { runId } });
+/** After a lost network the browser may ask over several dead connections in turn: none of them is waited for long. */
+export const mintTicket = (runId: string) =>
+  call<{ ticket: string }>("POST", "/v1/tickets", { body: { runId }, limitMs: 5_000 });
 
 export const listModels = () => call<Page<Provider>>("GET", "/v1/models");
 export const listAgents = () => call<Page<Agent>>("GET", "/v1/agents?limit=100");
@@ -72,20 +74,22 @@ interface Options {
   body?: unknown;
   key?: string;
   tries?: number;
+  limitMs?: number;
 }
 
-async function call<T>(method: string, path: string, { body, key, tries = TRIES }: Options = {}): Promise<T> {
+async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await callOnce<T>(method, path, body, key);
+      return await callOnce<T>(method, path, options);
     } catch (error) {
-      if (!(error instanceof ApiError && error.isPassing) || attempt >= tries) throw error;
+      if (!(error instanceof ApiError && error.isPassing) || attempt >= (options.tries ?? TRIES)) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, 500 * attempt));
   }
 }
 
-async function callOnce<T>(method: string, path: string, body?: unknown, key?: string, again = false): Promise<T> {
+async function callOnce<T>(method: string, path: string, options: Options, again = false): Promise<T> {
+  const { body, key, limitMs = TIMEOUT_MS } = options;
   const used = token.value;
   const headers: Record<string, string> = { Authorization: `Bearer ${used}` };
   if (workspace.value) headers["X-Workspace-Id"] = workspace.value;
@@ -93,7 +97,7 @@ async function callOnce<T>(method: string, path: string, body?: unknown, key?: s
   if (key) headers["Idempotency-Key"] = key;
   let answer: Response;
   try {
-    const signal = AbortSignal.timeout(TIMEOUT_MS);
+    const signal = AbortSignal.timeout(limitMs);
     answer = await fetch(path, { method, headers, signal, body: body === undefined ? null : JSON.stringify(body) });
   } catch {
     throw new ApiError(0, "unreachable", "The server could not be reached. Try again.");
@@ -101,7 +105,7 @@ async function callOnce<T>(method: string, path: string, body?: unknown, key?: s
   if (answer.ok) return answer.status === 204 ? (undefined as T) : answer.json();
   const error = await refusal(answer);
   if (answer.status !== 401) throw error;
-  if (!again && (await isRenewed(used))) return callOnce<T>(method, path, body, key, true);
+  if (!again && (await isRenewed(used))) return callOnce<T>(method, path, options, true);
   signOut(error.message);
   throw error;
 }
