@@ -7,7 +7,7 @@ import redis.asyncio
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 REDIS_DOWN = (RedisError, OSError)
 """What a command raises when Redis is gone, starting, full, read-only or silent: try again later.
@@ -24,8 +24,9 @@ def open_redis(url: str) -> redis.asyncio.Redis:
 
     A command is never sent twice behind the caller's back, and waits at most REPLY_TIMEOUT_S, also one that
     blocks: give `BRPOP` a shorter timeout of its own, and use `get_message(timeout=…)` instead of `listen()`.
+    Closed, it stays closed: what was under way then fails, and opens no connection that nobody would close.
     """
-    pool = ConnectionPool.from_url(
+    pool = _ClosingPool.from_url(
         url,
         decode_responses=False,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -33,9 +34,28 @@ def open_redis(url: str) -> redis.asyncio.Redis:
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
     )
-    pool.connection_class = type("Connection", (_CancellableWrites, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_OfOneClient, _CancellableWrites, pool.connection_class), {})
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_pool(pool)
     return client
+
+
+class _ClosingPool(ConnectionPool):
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        if inuse_connections:  # Which is how redis-py closes a client.
+            self.connection_class.client_is_closed = True  # type: ignore[attr-defined]
+        await super().disconnect(inuse_connections)
+
+
+class _OfOneClient(AbstractConnection if TYPE_CHECKING else object):  # type: ignore[misc]
+    """redis-py opens a connection whenever a command finds none, also for a client that was closed meanwhile."""
+
+    client_is_closed = False
+
+    async def _connect(self) -> None:
+        await super()._connect()
+        if self.client_is_closed:
+            await self.disconnect(nowait=True)
+            raise ConnectionError("this client was closed")
 
 
 class _CancellableWrites(AbstractConnection if TYPE_CHECKING else object):  # type: ignore[misc]

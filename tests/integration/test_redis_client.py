@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from common.eventlog.script_pipeline import ScriptPipeline
 from common.redis import REDIS_DOWN, open_redis
+from tests.support.eventually import eventually
 
 
 async def _ping_forever(client: Redis) -> None:
@@ -50,3 +52,35 @@ async def test_redis_client_takes_bytes_as_they_are(redis_url: str) -> None:
     await client.set("k", b"\xff\x00")
     assert await client.get("k") == b"\xff\x00"
     await client.aclose()
+
+
+async def test_redis_client_that_is_closed_stays_closed() -> None:
+    """What is still under way then (nobody waits for it any more) ends, and leaves no connection behind."""
+    asked = asyncio.Event()
+    ended: list[bool] = []
+
+    async def be_slow_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(ended)
+        ended.append(False)
+        while data := await reader.read(10_000):
+            if b"EVALSHA" in data:
+                asked.set()
+            if b"EVALSHA" not in data or number > 0:
+                writer.write(b":1\r\n" * data.count(b"*"))
+        ended[number] = True
+        writer.close()
+
+    server = await asyncio.start_server(be_slow_at_first, "127.0.0.1", 0)
+    client = open_redis(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    before = asyncio.all_tasks()
+    call = asyncio.create_task(ScriptPipeline(client, "return 1").call(["k"], [b"a"]))
+    await asked.wait()
+    call.cancel()
+
+    await client.aclose()
+
+    await eventually(lambda: asyncio.all_tasks() <= before and all(ended))
+    with pytest.raises(REDIS_DOWN):
+        await client.ping()
+    await eventually(lambda: all(ended))
+    server.close()
