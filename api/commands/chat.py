@@ -26,6 +26,10 @@ from common.store.messages import select_message, update_message_edited
 from common.store.runs import select_latest_run, select_run, select_run_of_trigger
 
 
+MAX_TEXT_BYTES = 1_000_000
+"""As much as a body may have where a message is all that is sent."""
+
+
 class Said(NamedTuple):
     """What the user said: under which ids it may be stored, and the text."""
 
@@ -84,6 +88,10 @@ def _read_text(message: PostedMessage) -> str:
     text = "".join(part.text or "" for part in message.parts)
     if not text:
         raise invalid("messages: the last one has no text")
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise ThroughlineError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"messages: the last one may have {MAX_TEXT_BYTES:,} bytes of text"
+        )
     return text
 
 

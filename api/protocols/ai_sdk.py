@@ -17,6 +17,7 @@ from common.model.events import (
     Discarded,
     Done,
     Error,
+    Event,
     Reasoning,
     Started,
     Step,
@@ -101,6 +102,8 @@ class AiSdk:
         """Of the open step: which kinds of parts the client has seen."""
         self._steps = 0
         """Committed steps that the client has."""
+        self._at = 0
+        """Committed steps at this place of the log: fewer than the client has where a log that fell back is told again."""
         self._calls: dict[str, _Call] = {}
         self._open_calls: list[str] = []
         """Calls of the open step, while it is not committed."""
@@ -112,11 +115,26 @@ class AiSdk:
                 event = decode_event(data)
             except msgspec.ValidationError:
                 continue  # Of a newer worker: a client ignores what it does not know.
-            self._HANDLERS[type(event)](self, event, event_id)
+            if not self._is_told(event):
+                self._HANDLERS[type(event)](self, event, event_id)
         self._tell_said()
         frames = b"".join(self._out)
         self._out.clear()
         return frames
+
+    def _is_told(self, event: Event) -> bool:
+        """Whether it belongs to a step that the client has as a whole."""
+        match event:
+            case Started():
+                self._at = sum(message.role == "assistant" for message in event.messages or ())
+                return False
+            case Step():
+                told, self._at = event.index <= self._steps, event.index
+                return told
+            case Token() | Reasoning() | ToolCallDelta() | ToolCall() | Discarded():
+                return self._at < self._steps
+            case _:
+                return False
 
     def _tell(self, chunk: Chunk) -> None:
         self._tell_said()

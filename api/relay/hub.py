@@ -24,6 +24,7 @@ from common.store.run_schedule import poll_runs
 
 _POLL_S = 2.0
 _CONCURRENT_READS = 16
+_CONCURRENT_LARGE_READS = 2
 _READ_S = 3.0
 _TELL_S = 1.0
 
@@ -53,12 +54,15 @@ class OpenStream(Protocol):
 class Feed:
     """One run as its clients here see it."""
 
-    __slots__ = ("clients", "confirmed", "end_lock", "heard", "stored_end", "terminal")
+    __slots__ = ("clients", "confirmed", "end_lock", "heard", "stored_end", "terminal", "whole", "whole_lock")
 
     def __init__(self) -> None:
         self.terminal: EventId | None = None
         self.stored_end: StoredEnd | None = None
         self.end_lock = asyncio.Lock()
+        self.whole: tuple[bytes, bytes] | None = None
+        """A `started` that names its messages, and what it was made; for a moment, since that may be large."""
+        self.whole_lock = asyncio.Lock()
         self.clients: set[Client] = set()
         self.confirmed = False
         self.heard = True
@@ -79,6 +83,7 @@ class Hub:
         self._channels: dict[bytes, Feed] = {}
         self._busy = asyncio.Event()
         self._reads = asyncio.Semaphore(_CONCURRENT_READS)
+        self._large_reads = asyncio.Semaphore(_CONCURRENT_LARGE_READS)
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriber = Subscriber(redis, on_message=self._deliver, on_confirmed=self._confirm, on_lost=self._lose)
         self.streams: set[OpenStream] = set()
@@ -165,9 +170,18 @@ class Hub:
             return await select_started(connection, subject.run_id)
 
     async def whole_started(self, subject: Subject, started: bytes) -> bytes:
-        """`started` with the messages that it names. Raises one of DATABASE_DOWN."""
-        async with workspace_transaction(self._pool, subject.workspace_id) as connection:
-            return await select_whole_started(connection, started)
+        """`started` with the messages that it names, read once for the clients that want it together. Raises one of
+        DATABASE_DOWN.
+        """
+        feed = self.feed(subject)
+        async with feed.whole_lock:
+            if feed.whole is None or feed.whole[0] != started:
+                async with (
+                    self._large_reads,
+                    workspace_transaction(self._pool, subject.workspace_id) as connection,
+                ):
+                    feed.whole = started, await select_whole_started(connection, started)
+            return feed.whole[1]
 
     async def stored_end(self, subject: Subject) -> StoredEnd | None:
         """The end of the run as Postgres has it, read once for all of its clients. Raises one of
@@ -243,6 +257,7 @@ class Hub:
         silent = {run_id: feed for run_id, feed in self._feeds.items() if not feed.heard}
         for feed in self._feeds.values():
             feed.heard = False
+            feed.whole = None
             for client in feed.clients:
                 client.retry()
         if not silent:

@@ -93,8 +93,6 @@ class _EventStreamASGI(ASGIResponse):
         expiry = loop.call_later(max(0, self._expires_at - time.time()), self.abort)
         self._hub.streams.add(self)
         try:
-            if self._hub.closing:
-                self.abort()
             await self._stream(send)
         except asyncio.CancelledError:
             if not self._gone:
@@ -123,6 +121,8 @@ class _EventStreamASGI(ASGIResponse):
     async def _stream(self, send: Send) -> None:
         await self.start_response(send)
         await self._send(send, _OPENING + self._encoder.encode(()))
+        if self._hub.closing:
+            self.abort()
         async with aclosing(self._follower.batches()) as groups:
             async for batches in groups:
                 frames = b"".join([batch.frames(self._encoder) for batch in batches]) if batches else _HEARTBEAT

@@ -19,7 +19,7 @@ from api.errors import not_found
 from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
-from api.routes.streams import stream_response
+from api.routes.streams import refuse_when_stopping, stream_response
 from common.ids import Cursor
 from common.model.answers import Accepted, Page
 from common.model.messages import Message
@@ -86,6 +86,8 @@ async def post_message(
     last_event_id: LastEventId = None,
 ) -> Response[Accepted]:
     """Stores a message and starts its run. With `Accept: text/event-stream`: 200, and the run's events."""
+    if _wants_stream(request):
+        refuse_when_stopping(resources)
     if last_event_id is not None:
         trigger, run, cursor = await attach(resources, principal, conversation_id, last_event_id)
         return await _answer(request, principal, accept(trigger, run), cursor)
@@ -124,6 +126,8 @@ async def regenerate_message(
 
     The message is the user's or an answer to it. The body may be left out.
     """
+    if _wants_stream(request):
+        refuse_when_stopping(resources)
     if last_event_id is not None:
         trigger, run, cursor = await attach(resources, principal, conversation_id, last_event_id)
         return await _answer(request, principal, accept(trigger, run), cursor)
@@ -133,10 +137,13 @@ async def regenerate_message(
 
 
 async def _answer(request: JsonRequest, principal: Asker, begun: Begun, cursor: Cursor | None = None) -> Response[Any]:
-    wants_stream = "text/event-stream" in request.headers.get("accept", "")
-    if wants_stream and begun.run is not None:
+    if _wants_stream(request) and begun.run is not None:
         return await stream_response(request, principal, begun.run, cursor, named_run=False)
     return Response(begun.answer, status_code=202, media_type=MediaType.JSON)
+
+
+def _wants_stream(request: JsonRequest) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
 
 
 messages = Router(

@@ -21,7 +21,7 @@ from api.relay.hub import Subject
 from api.resources import Resources
 from api.routes.injection import Asker, Process
 from api.routes.messages import IdempotencyKey
-from api.routes.streams import stream_response
+from api.routes.streams import refuse_when_stopping, stream_response
 from common.errors import ErrorCode, ThroughlineError
 from common.model.messages import Run
 from common.model.responses import (
@@ -35,7 +35,7 @@ from common.model.responses import (
     response_id,
 )
 from common.model.run_state import RunState
-from common.store.database import workspace_transaction
+from common.store.database import DATABASE_DOWN, workspace_transaction
 from common.store.run_messages import select_run_messages
 from common.store.runs import select_run
 
@@ -77,14 +77,19 @@ async def create_response(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """Begins a response: streamed, in the background, or answered once it has ended."""
+    if not data.background:
+        refuse_when_stopping(resources)
     run = await respond(resources, principal, data, idempotency_key)
-    if data.stream:
-        return await stream_response(request, principal, run, None, named_run=True, protocol="responses")
-    if not data.background and not run.state.is_terminal:
-        return await _answer_at_end(request, resources, principal, run)
-    if run.state is RunState.QUEUED:
-        return _answer(response_of(run, []))  # As it was begun, however fast a worker is.
-    return _answer(await _read(resources, principal, response_id(run.id)))
+    try:
+        if data.stream:
+            return await stream_response(request, principal, run, None, named_run=True, protocol="responses")
+        if data.background and run.state is RunState.QUEUED:
+            return _answer(response_of(run, []))  # As it was begun, however fast a worker is.
+        if data.background or run.state.is_terminal or await _has_ended(request, resources, principal, run):
+            return _answer(await _read(resources, principal, response_id(run.id)))
+    except DATABASE_DOWN:
+        pass
+    return _goes_on(request, run)
 
 
 @get("/responses/{id_text:str}")
@@ -99,6 +104,7 @@ async def retrieve_response(
     """Reads a response; or streams it, from its first event or after one."""
     if not stream:
         return _answer(await _read(resources, principal, id_text))
+    refuse_when_stopping(resources)
     run = await _find(resources, principal, id_text)
     return await stream_response(
         request, principal, run, None, named_run=True, protocol="responses", after=starting_after
@@ -131,19 +137,21 @@ async def get_model(resources: Process, principal: Asker, name: FromPath[str]) -
     return found
 
 
-async def _answer_at_end(request: JsonRequest, resources: Resources, principal: Principal, run: Run) -> Response[Any]:
+async def _has_ended(request: JsonRequest, resources: Resources, principal: Principal, run: Run) -> bool:
+    """Waits for the end; False when this process is about to stop."""
     try:
-        ended = await await_end(resources.hub, Subject(principal.workspace_id, run.id), request.receive)
+        return await await_end(resources.hub, Subject(principal.workspace_id, run.id), request.receive)
     except LookupError:
         raise not_found() from None
-    if ended:
-        return _answer(await _read(resources, principal, response_id(run.id)))
-    # A client that repeats its request by itself would begin another run.
+
+
+def _goes_on(request: JsonRequest, run: Run) -> Response[bytes]:
+    """The response is there, and cannot be shown: a client that repeats its request by itself would begin another."""
     refusal = answer_openai_error(
         request,
         ThroughlineError(
             ErrorCode.UNAVAILABLE,
-            f"This server is about to stop. The response goes on: retrieve {response_id(run.id)}.",
+            f"This server cannot tell you more now. The response goes on: retrieve {response_id(run.id)}.",
         ),
     )
     refusal.headers["x-should-retry"] = "false"

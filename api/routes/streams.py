@@ -71,6 +71,7 @@ async def stream_run(
     ticket: TicketText = None,
 ) -> Response[str]:
     """Streams a run's events, from its first one or after a cursor, to its end."""
+    refuse_when_stopping(resources)
     cursor = _read_cursor(last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         run = await select_run(connection, run_id)
@@ -102,6 +103,7 @@ async def stream_conversation(
     """Streams the run that a message started, else the active, else the latest one; a cursor names its own
     run.
     """
+    refuse_when_stopping(resources)
     cursor = _read_cursor(last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         if await select_conversation(connection, conversation_id) is None:
@@ -122,11 +124,10 @@ async def stream_response(
     """The stream of `run` after `cursor`; 204 when there is nothing after it. `named_run`: the URL names it. `after`
     stands in for the cursor where the protocol counts by itself.
 
-    Raises `unavailable` when this process is about to stop.
+    When this process is about to stop it breaks off after its first bytes: whoever has begun a run must not be told
+    that nothing has happened. So call `refuse_when_stopping` before anything has.
     """
     resources: Resources = request.app.state.resources
-    if resources.hub.closing:
-        raise ThroughlineError(ErrorCode.UNAVAILABLE, "This server is about to stop. Try again.")
     seen = None if cursor is None else cursor.event_id
     terminal = None
     if seen is not None or run.state.is_terminal:
@@ -143,6 +144,12 @@ async def stream_response(
         headers=fold.headers,
         whole=fold.replays,
     )
+
+
+def refuse_when_stopping(resources: Resources) -> None:
+    """Raises `unavailable` when this process is about to stop: what would be followed here is followed elsewhere."""
+    if resources.hub.closing:
+        raise ThroughlineError(ErrorCode.UNAVAILABLE, "This server is about to stop. Try again.")
 
 
 def _read_cursor(last_event_id: str | None, after: str | None) -> Cursor | None:

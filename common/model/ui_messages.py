@@ -34,7 +34,7 @@ class ChatRequest(msgspec.Struct, rename="camel", kw_only=True):
     """
 
     id: str
-    messages: list[PostedMessage] = []
+    messages: list[msgspec.Raw] = []
     message: PostedMessage | None = None
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: str | None = None
@@ -44,12 +44,14 @@ class ChatRequest(msgspec.Struct, rename="camel", kw_only=True):
     if_busy: Literal["reject", "enqueue", "interrupt"] = "interrupt"
 
     def __post_init__(self) -> None:
-        self.messages = self.messages[-1:]
+        if self.message is None and self.messages:
+            self.message = msgspec.json.decode(self.messages[-1], type=PostedMessage)
+        self.messages = []
 
     @property
     def last(self) -> PostedMessage | None:
         """The message that the request is about."""
-        return self.message or (self.messages[-1] if self.messages else None)
+        return self.message
 
 
 class _Chunk(msgspec.Struct, rename="camel", tag_field="type", omit_defaults=True, frozen=True):

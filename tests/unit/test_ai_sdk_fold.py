@@ -14,8 +14,9 @@ from api.protocols import PROTOCOLS
 from api.protocols.ai_sdk_history import ui_messages
 from api.protocols.fold import EventData, Place
 from common.ids import EventId, new_id
-from common.model.events import Started, Step, ToolResult, decode_event
-from common.model.messages import Message
+from common.model.events import Done, Started, Step, Token, ToolResult, decode_event, encode_event
+from common.model.messages import EventMessage, Message, Usage
+from common.model.run_state import FinishReason
 from tests.support.ai_sdk_client import SdkClient
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -125,6 +126,53 @@ def test_reload_shows_what_the_stream_has_shown(case: str, protocol: str) -> Non
         if part["type"] in ("text", "reasoning"):
             assert part.pop("state") == "done"
     assert client.parts == shown
+
+
+@protocol
+def test_log_that_fell_back_doubles_and_loses_no_step(protocol: str) -> None:
+    """What is told again (without ids) of steps that the client has is skipped; what only `started` tells is not."""
+    encoder = PROTOCOLS[protocol](Place(RUN, False, None))
+    one, two, three = (_message(text) for text in ("one ", "two ", "three "))
+    frames = b""
+    for events in (
+        [(EventId(1, 1), _started(1)), *_step(1, one, EventId(1, 2)), (EventId(1, 4), encode_event(Token(content="tw")))],
+        [(None, _started(1)), *_step(1, one), (None, encode_event(Token(content="tw")))],
+        [(EventId(2, 1), _started(2, one, two)), *_step(3, three, EventId(2, 2))],
+        [(EventId(2, 4), encode_event(Done(usage=Usage(), step_count=3, finish_reason=FinishReason.STOP)))],
+    ):
+        frames += encoder.encode(events)
+
+    told = [part["text"] for part in SdkClient().read(frames).parts if part["type"] == "text"]
+
+    # Who cannot be told to forget sees what was given up, and then what holds.
+    assert told == (["one ", "two ", "three "] if protocol == NEW else ["one ", "tw", "tw", "two ", "three "])
+
+
+def _started(attempt: int, *messages: EventMessage) -> bytes:
+    return encode_event(
+        Started(
+            run_id=RUN,
+            conversation_id=RUN,
+            trigger_message_id=RUN,
+            provider="p",
+            model="m",
+            attempt=attempt,
+            messages=list(messages),
+        )
+    )
+
+
+def _message(text: str) -> EventMessage:
+    return EventMessage(
+        id=new_id(), conversation_id=RUN, run_id=RUN, role="assistant", content=text, created_at=datetime.now(UTC)
+    )
+
+
+def _step(index: int, message: EventMessage, first: EventId | None = None) -> list[EventData]:
+    """The step's text, and the step."""
+    ids = (None, None) if first is None else (first, EventId(first.attempt, first.n + 1))
+    events = Token(content=message.content), Step(index=index, message=message, usage=Usage())
+    return [(event_id, encode_event(event)) for event_id, event in zip(ids, events, strict=True)]
 
 
 @protocol

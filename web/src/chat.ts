@@ -3,8 +3,8 @@
 import { batch, computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { ApiError } from "./api";
-import { type Choice, defaultChoice, loadCatalogue, providers } from "./catalogue";
-import { list, loadList } from "./list";
+import { type Choice, defaultChoice, hasDefault, loadCatalogue, providers } from "./catalogue";
+import { archived, isListed, list, loadList, search } from "./list";
 import { notice, online, read, repeatBy, told, unreachable } from "./requests";
 import { fold, follow, type Following, type Held, isEnd, NOTHING } from "./stream";
 import type { Conversation, ConversationDetail, Message, Run, RunEvent } from "./types";
@@ -96,7 +96,7 @@ function show(found: ConversationDetail): void {
   const same = live.value?.run.id === found.activeRun?.id;
   batch(() => {
     conversation.value = found;
-    choice.value = choiceOf(found);
+    choice.value = usable(choiceOf(found));
     if (!same || live.value?.held.end) leaveRun();
     if (found.activeRun && !live.value) followRun(found.activeRun);
   });
@@ -175,7 +175,7 @@ export const send = (text: string) =>
     await choiceTaken();
     if (addressed() !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
     const into = conversation.value ?? (await create(text));
-    const accepted = await api.postMessage(into.id, text);
+    const accepted = await api.postMessage(into.id, text, standIn());
     begun(into.id, accepted.run, accepted.message);
   });
 
@@ -204,7 +204,13 @@ async function create(text: string): Promise<ConversationDetail> {
   const created = await api.createConversation({ title, ...choice.value });
   conversation.value = { ...created, messages: [], activeRun: null, lastRun: null };
   location.hash = `#/${created.id}`;
-  list.value = [created, ...list.value];
+  if (archived.value || search.value) {
+    batch(() => {
+      archived.value = false;
+      search.value = "";
+    });
+    void loadList();
+  } else list.value = [created, ...list.value];
   return conversation.value;
 }
 
@@ -212,7 +218,7 @@ async function create(text: string): Promise<ConversationDetail> {
 const allShown = () => turns.value.flatMap(({ question, answers }) => (question ? [question, ...answers] : answers));
 
 async function answerAnew(id: string, message: Message): Promise<void> {
-  const { run } = await api.regenerate(id, message.id);
+  const { run } = await api.regenerate(id, message.id, standIn());
   const found = await api.getConversation(id);
   if (conversation.value?.id === id) conversation.value = found;
   begun(id, run);
@@ -264,6 +270,16 @@ export const choice = signal<Choice>(defaultChoice());
 
 const choiceOf = ({ agentId, provider, model }: Conversation): Choice => ({ agentId, provider, model });
 
+/** Where nobody has chosen and the server's default has no key, what has one stands in. */
+const usable = (chosen: Choice): Choice =>
+  chosen.agentId || chosen.provider || hasDefault.value ? chosen : defaultChoice();
+
+/** What a message must name, since its conversation does not. */
+function standIn(): Partial<Choice> {
+  const { provider, model } = choice.value;
+  return provider && !conversation.value?.provider ? { provider, model } : {};
+}
+
 /** Whether the server has taken the last choice: a message that follows it waits for that. */
 let choosing = Promise.resolve(true);
 
@@ -278,7 +294,7 @@ export async function choose(wanted: Partial<Choice>): Promise<void> {
   begins++;
   if (mine !== choosing) return;
   if (!taken) choosing = Promise.resolve(true);
-  if (conversation.value?.id === id) choice.value = choiceOf(conversation.value);
+  if (conversation.value?.id === id) choice.value = usable(choiceOf(conversation.value));
 }
 
 async function choiceTaken(): Promise<void> {
@@ -295,7 +311,7 @@ function toOtherTabs(conversationId: string): void {
 
 async function loadOffers(): Promise<void> {
   await loadCatalogue();
-  if (!conversation.value) choice.value = defaultChoice();
+  choice.value = conversation.value ? usable(choice.value) : defaultChoice();
 }
 
 export function start(): void {

@@ -12,6 +12,9 @@ export const list = signal<Conversation[]>([]);
 export const nextCursor = signal<string | null>(null);
 export const listLoaded = signal(false);
 
+/** Whether the conversation stands in the list as far as that is loaded. */
+export const isListed = (id: string) => [...pinnedList.value, ...list.value].some((listed) => listed.id === id);
+
 let listing = 0;
 
 export async function loadList(): Promise<void> {

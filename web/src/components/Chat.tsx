@@ -23,11 +23,16 @@ export function Chat({ drawer }: { drawer: Signal<boolean> }) {
   useLayoutEffect(() => {
     if (atBottom.peek()) toBottom();
   }, [turns.value, live.value]);
-  // Another conversation, or a message of one's own: to its end.
+  // Another conversation, or the begin of an answer: to its end. Not the end of one: somebody may be reading it.
+  const followed = live.value?.run.id;
+  const before = useRef(shown);
   useLayoutEffect(() => {
-    atBottom.value = true;
-    toBottom();
-  }, [shown, live.value?.run.id]);
+    if (followed || before.current !== shown) {
+      atBottom.value = true;
+      toBottom();
+    }
+    before.current = shown;
+  }, [shown, followed]);
 
   return (
     <main class="chat" inert={drawer.value}>
@@ -70,9 +75,12 @@ function StatusLine() {
     : unreachable.value || !connected.value
       ? "The connection is lost. Trying again…"
       : notice.value;
+  const hint = running.value
+    ? "The next message can be sent once the answer is there, or Esc has stopped it."
+    : "Enter sends, Shift+Enter breaks the line.";
   return (
     <div class={trouble ? "status trouble" : "status"} role="status">
-      <span>{trouble || "Enter sends, Shift+Enter breaks the line, Esc stops."}</span>
+      <span>{trouble || hint}</span>
       {trouble && trouble === notice.value && (
         <IconButton icon="close" label="Close" onClick={() => (notice.value = "")} />
       )}

@@ -33,7 +33,7 @@ export function Sidebar({ drawer, onShortcuts }: Props) {
           {pinnedList.value.length > 0 && <List title="Pinned" items={pinnedList.value} />}
           <List title={archived.value ? "Archived" : "Conversations"} items={list.value} />
           {listLoaded.value && list.value.length + pinnedList.value.length === 0 && (
-            <p class="faint">{search.value ? "No title contains this." : "Nothing here yet."}</p>
+            <p class="faint">{search.value ? "No title contains this." : archived.value ? "The archive is empty." : "Nothing here yet."}</p>
           )}
         </nav>
         {nextCursor.value && (
