@@ -12,6 +12,7 @@ from api.commands.aftermath import Aftermath
 from api.commands.chat_names import chat_id, message_ids, read_uuid
 from api.commands.regenerate import answer_anew
 from api.commands.start_run import open_turn
+from api.commands.titles import title_from
 from api.errors import invalid
 from api.resources import Resources
 from common.errors import ErrorCode, ThroughlineError
@@ -24,7 +25,6 @@ from common.store.conversations import ensure_conversation, lock_conversation
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import select_message, update_message_edited
 from common.store.runs import select_latest_run, select_run, select_run_of_trigger
-
 
 MAX_TEXT_BYTES = 1_000_000
 """As much as a body may have where a message is all that is sent."""
@@ -57,7 +57,8 @@ async def post_chat(resources: Resources, principal: Principal, request: ChatReq
     said = _read_said(conversation_id, request)
     aftermath = Aftermath()
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
-        conversation = await _enter(connection, principal, conversation_id)
+        title = None if said is None else title_from(said.text)
+        conversation = await _enter(connection, principal, conversation_id, title)
         post = _Post(resources, connection, principal, conversation, request, aftermath)
         run = await _carry_out(post, said)
         await failpoint("request.before_commit")
@@ -95,11 +96,13 @@ def _read_text(message: PostedMessage) -> str:
     return text
 
 
-async def _enter(connection: Connection, principal: Principal, conversation_id: UUID) -> Conversation:
+async def _enter(
+    connection: Connection, principal: Principal, conversation_id: UUID, title: str | None
+) -> Conversation:
     """The chat, locked; made when it is new."""
     conversation = await lock_conversation(connection, conversation_id)
     if conversation is None:
-        await ensure_conversation(connection, conversation_id, principal.user)
+        await ensure_conversation(connection, conversation_id, title, principal.user)
         conversation = await lock_conversation(connection, conversation_id)
     if conversation is None:
         raise ThroughlineError(ErrorCode.NOT_FOUND, "This chat was deleted.")

@@ -9,6 +9,7 @@ from api.commands.choice import Choice, Wish, choose
 from api.commands.idempotency import once
 from api.commands.responses_input import Said, chosen_settings, read_input
 from api.commands.responses_model import wish_of_model
+from api.commands.titles import title_from
 from api.errors import invalid, not_found
 from api.resources import Resources
 from common.failpoints import failpoint
@@ -59,19 +60,22 @@ async def _begin(
     aftermath: Aftermath,
 ) -> Run:
     wish = await wish_of_model(connection, resources.settings, new.model)
-    conversation = await _conversation(connection, principal, new)
+    conversation = await _conversation(connection, principal, new, said)
     choice = _adjust(await choose(connection, resources.settings, conversation, wish), new)
     state = await make_room(connection, conversation.id, "reject", aftermath)
     trigger, turn = await _append(connection, principal, conversation.id, said, wish)
     return await begin_run(connection, principal, trigger, turn, choice, state, aftermath)
 
 
-async def _conversation(connection: Connection, principal: Principal, new: NewResponse) -> Conversation:
+async def _conversation(
+    connection: Connection, principal: Principal, new: NewResponse, said: list[Said]
+) -> Conversation:
     """The one that the request names, locked, or a new one."""
     if new.previous_response_id is not None:
         return await _conversation_of_previous(connection, new.previous_response_id)
     if new.conversation is None:
-        return await insert_conversation(connection, new_id(), NewConversation(), principal.user)
+        titled = NewConversation(title=title_from(said[-1].text))
+        return await insert_conversation(connection, new_id(), titled, principal.user)
     named = new.conversation
     conversation_id = parse_id(named.id if isinstance(named, ConversationReference) else named, "conv")
     return await _lock(connection, conversation_id)

@@ -103,7 +103,7 @@ class AiSdk:
         self._steps = 0
         """Committed steps that the client has."""
         self._at = 0
-        """Committed steps at this place of the log: fewer than the client has where a log that fell back is told again."""
+        """Committed steps at this place of the log: fewer than the client has, where what fell back is told again."""
         self._calls: dict[str, _Call] = {}
         self._open_calls: list[str] = []
         """Calls of the open step, while it is not committed."""

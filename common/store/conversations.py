@@ -38,14 +38,17 @@ async def insert_conversation(
     return Conversation(**row)
 
 
-async def ensure_conversation(connection: Connection, conversation_id: UUID, created_by: str) -> None:
+async def ensure_conversation(
+    connection: Connection, conversation_id: UUID, title: str | None, created_by: str
+) -> None:
     """Makes the conversation unless there is one by that id, deleted or not."""
     await connection.execute(
         """
-        insert into conversations (workspace_id, id, created_by) values (current_workspace(), $1, $2)
+        insert into conversations (workspace_id, id, title, created_by) values (current_workspace(), $1, $2, $3)
         on conflict (workspace_id, id) do nothing
         """,
         conversation_id,
+        title,
         created_by,
     )
 

@@ -1,9 +1,10 @@
 """The web page when something breaks off: nothing is lost, nothing comes twice."""
 
+import asyncio
 import re
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.e2e.conftest import Running
 from tests.support.browser import Visitor, visitor
@@ -149,3 +150,54 @@ async def test_page_whose_connection_falls_silent_opens_another(
 
 async def _ended(someone: Client, conversation: str) -> bool:
     return (await someone.http.get(f"/v1/conversations/{conversation}")).json()["activeRun"] is None
+
+
+async def test_page_that_looks_again_while_a_message_is_sent_shows_it_once(visit: Visitor, someone: Client) -> None:
+    """The answer to the POST may come after the message has been read from the conversation."""
+    conversation = await someone.conversation(**_MODEL)
+    await visit.open(conversation)
+    arrived = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        answer = await route.fetch()
+        arrived.set()
+        await asyncio.sleep(1)
+        await route.fulfill(response=answer)
+
+    await visit.page.route("**/messages", late)
+    await visit.say(_QUESTION)
+    await arrived.wait()
+    await visit.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    await expect(visit.answer()).to_contain_text("Echo from agent: one two three")
+    await expect(visit.page.get_by_role("textbox", name="Message")).to_have_value("")
+    await expect(visit.page.locator(".bubble")).to_have_count(1)
+    await _is_whole(visit.page)
+
+
+async def test_who_goes_elsewhere_while_a_conversation_is_made_stays_there(visit: Visitor, someone: Client) -> None:
+    """The message goes to the new conversation all the same, and the page is ready in the other one."""
+    other = await someone.conversation(title="elsewhere", provider="echo", model="echo")
+    asked = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        if route.request.method == "POST":
+            asked.set()
+            await asyncio.sleep(1)
+        await route.continue_()
+
+    await visit.page.route("**/v1/conversations", late)
+    await visit.say("to a new one")
+    await asked.wait()
+    await visit.page.evaluate(f"location.hash = '#/{other}'")
+    await expect(visit.page.get_by_role("heading", level=1)).to_have_text("elsewhere")
+    await expect(visit.page.get_by_role("navigation").get_by_text("to a new one")).to_be_visible()
+
+    field = visit.page.get_by_role("textbox", name="Message")
+    await expect(field).to_have_value("")
+    await expect(visit.page.get_by_role("heading", level=1)).to_have_text("elsewhere")
+    await visit.say("to this one")
+    await expect(visit.answer()).to_contain_text("Echo from agent: to this one")
+    assert (await someone.http.get(f"/v1/conversations/{other}")).json()["messages"][0]["content"] == "to this one"
+    await visit.page.get_by_role("navigation").get_by_text("to a new one").click()
+    await expect(visit.answer()).to_contain_text("Echo from agent: to a new one")

@@ -305,3 +305,24 @@ async def test_choice_that_is_refused_sends_nothing(visit: Visitor, someone: Cli
     await expect(visit.page.get_by_role("textbox", name="Message")).to_have_value("by the slow one")
     await visit.page.get_by_role("textbox", name="Message").press("Enter")
     await expect(visit.page.locator(".usage")).to_contain_text("out · echo")
+
+
+async def test_conversation_of_another_client_goes_on_without_a_key(
+    browser: Browser, running: Running, someone: Client
+) -> None:
+    """It names no model, and the server's default has no key: one that has stands in, and is shown to do so."""
+    api = await running.system.api(DEFAULT_PROVIDER="zai", DEFAULT_MODEL="glm-4.6")
+    client = await running.system.client(api, someone.workspace_id)
+    message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "# from elsewhere"}]}
+    posted = await client.http.post(
+        "/ai/chat", json={"id": "c", "messages": [message], "provider": "echo", "model": "echo"}
+    )
+    assert posted.status_code == 200
+    token = someone.headers["authorization"].removeprefix("Bearer ")
+    async with visitor(browser, api.url, token) as visit:
+        await visit.page.route("**/v1/models", _late)
+        await visit.page.reload()
+        await visit.page.get_by_role("navigation").get_by_text("# from elsewhere").click()
+        await expect(visit.page.get_by_label("Model")).not_to_have_value("")
+        await visit.say("and on")
+        await expect(visit.answer()).to_contain_text("Hello from the fake model.")

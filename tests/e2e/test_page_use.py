@@ -118,6 +118,22 @@ async def test_page_fits_a_phone(browser: Browser, running: Running, someone: Cl
         assert await visit.page.evaluate("document.documentElement.scrollWidth") == _PHONE["width"]
 
 
+async def test_reader_further_up_is_left_there_when_the_answer_ends(visit: Visitor, someone: Client) -> None:
+    """Neither an end nor a stop moves what somebody is reading."""
+    conversation = await someone.conversation(provider="echo", model="echo?delayMs=20&repeat=12")
+    await visit.open(conversation)
+    await visit.say("\n".join(f"- line {number}" for number in range(12)))
+    scroller = visit.page.locator(".scroller")
+    await eventually(lambda: scroller.evaluate("e => e.scrollHeight > e.clientHeight + 400"), 20)
+    await scroller.evaluate("e => e.scrollTo(0, 100)")
+    await expect(visit.page.get_by_role("button", name="To the latest")).to_be_visible()
+
+    await visit.page.get_by_role("button", name="Stop").click()
+
+    await expect(visit.page.get_by_role("button", name="Answer again")).to_be_visible()
+    assert await scroller.evaluate("e => e.scrollTop") == 100
+
+
 @pytest.mark.parametrize("system", ["light", "dark"])
 async def test_colours_follow_the_system_until_somebody_chooses(
     browser: Browser, running: Running, someone: Client, system: str
@@ -178,6 +194,38 @@ async def test_token_of_a_link_leaves_the_address(browser: Browser, running: Run
         assert _token(someone) not in visit.page.url
         assert any("/stream?ticket=" in url for url in asked)
         assert not any(_token(someone) in url for url in asked)
+
+
+async def test_token_of_a_link_is_taken_by_a_page_that_is_open(
+    browser: Browser, running: Running, someone: Client
+) -> None:
+    """It never stands in a URL that is sent; and another person's link signs nobody in without being asked."""
+    asked: list[str] = []
+    workspace = someone.workspace_id
+    theirs = make_token(SECRET, (workspace, "member"), user="mallory")
+    async with visitor(browser, running.api.url, _token(someone)) as visit:
+        page = visit.page
+        visit.expect_dialogs()
+        page.on("request", lambda request: asked.append(request.url))
+        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        async with page.expect_event("load"):
+            await page.evaluate(f"location.hash = 'token={theirs}'")
+        assert page.url == f"{running.api.url}/"
+        kept = await page.evaluate("localStorage.getItem('throughline.token')")
+    assert kept == _token(someone), "the question was answered with no"
+    assert visit.dialogs == ["Sign in as mallory instead of alice?"]
+    assert not any("oken=" in url or theirs in url for url in asked)
+
+
+async def test_who_has_signed_out_stays_signed_out(browser: Browser, running: Running) -> None:
+    """A development server gives its browser a token unasked, but not to somebody who has just left."""
+    async with visitor(browser, running.api.url) as visit:
+        await visit.page.get_by_role("button", name="Sign out").click()
+        await expect(visit.page.get_by_label("Your token")).to_be_visible()
+        await visit.page.reload()
+        await expect(visit.page.get_by_label("Your token")).to_be_visible()
+        await visit.page.get_by_role("button", name="Sign in on this machine").click()
+        await expect(visit.page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
 async def test_token_of_several_workspaces_lets_one_choose(browser: Browser, running: Running) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, async_playwright
 
 _PAGE = Path(__file__).resolve().parents[2] / "api" / "web" / "dist" / "index.html"
 _FLAGS = (
@@ -39,14 +39,21 @@ class Visitor:
         self.url = url
         self.faults: list[str] = []
         """What the page's policy has forbidden, what it has thrown, and what it has asked of anybody else."""
+        self.dialogs: list[str] = []
+        """What `expect_dialogs` has answered with no."""
+        self._expects_dialogs = False
         self.watch(page)
+
+    def expect_dialogs(self) -> None:
+        """From here on questions are no fault."""
+        self._expects_dialogs = True
 
     def watch(self, page: Page) -> None:
         """Takes note of the faults of one more tab."""
         page.on("pageerror", lambda error: self.faults.append(f"thrown: {error}"))
         page.on("console", self._on_console)
         page.on("request", self._on_request)
-        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        page.on("dialog", self._on_dialog)
 
     async def tab(self, path: str = "/") -> Page:
         """One more tab of the same browser."""
@@ -74,6 +81,13 @@ class Visitor:
         # Chromium also reports each request that fails, which some tests are about.
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
             self.faults.append(f"{message.type}: {message.text}")
+
+    async def _on_dialog(self, dialog: Dialog) -> None:
+        if self._expects_dialogs:
+            self.dialogs.append(dialog.message)
+        else:
+            self.faults.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith(self.url):

@@ -135,7 +135,11 @@ def test_log_that_fell_back_doubles_and_loses_no_step(protocol: str) -> None:
     one, two, three = (_message(text) for text in ("one ", "two ", "three "))
     frames = b""
     for events in (
-        [(EventId(1, 1), _started(1)), *_step(1, one, EventId(1, 2)), (EventId(1, 4), encode_event(Token(content="tw")))],
+        [
+            (EventId(1, 1), _started(1)),
+            *_step(1, one, EventId(1, 2)),
+            (EventId(1, 4), encode_event(Token(content="tw"))),
+        ],
         [(None, _started(1)), *_step(1, one), (None, encode_event(Token(content="tw")))],
         [(EventId(2, 1), _started(2, one, two)), *_step(3, three, EventId(2, 2))],
         [(EventId(2, 4), encode_event(Done(usage=Usage(), step_count=3, finish_reason=FinishReason.STOP)))],
@@ -171,8 +175,9 @@ def _message(text: str) -> EventMessage:
 def _step(index: int, message: EventMessage, first: EventId | None = None) -> list[EventData]:
     """The step's text, and the step."""
     ids = (None, None) if first is None else (first, EventId(first.attempt, first.n + 1))
-    events = Token(content=message.content), Step(index=index, message=message, usage=Usage())
-    return [(event_id, encode_event(event)) for event_id, event in zip(ids, events, strict=True)]
+    text = encode_event(Token(content=message.content))
+    step = encode_event(Step(index=index, message=message, usage=Usage()))
+    return [(ids[0], text), (ids[1], step)]
 
 
 @protocol

@@ -52,13 +52,16 @@ export const changeConversation = (id: string, change: Change) =>
   call<Conversation>("PATCH", `/v1/conversations/${id}`, { body: change });
 export const deleteConversation = (id: string) => call<void>("DELETE", `/v1/conversations/${id}`);
 
-export const postMessage = (conversationId: string, content: string) =>
-  call<Accepted>("POST", `/v1/conversations/${conversationId}/messages`, { body: { content }, key: randomKey() });
+export const postMessage = (conversationId: string, content: string, choice: Change) =>
+  call<Accepted>("POST", `/v1/conversations/${conversationId}/messages`, {
+    body: { content, ...choice },
+    key: randomKey(),
+  });
 export const editMessage = (conversationId: string, id: string, content: string) =>
   call<Message>("PUT", `/v1/conversations/${conversationId}/messages/${id}`, { body: { content } });
-export const regenerate = (conversationId: string, messageId: string) =>
+export const regenerate = (conversationId: string, messageId: string, choice: Change) =>
   call<Accepted>("POST", `/v1/conversations/${conversationId}/messages/${messageId}/regenerate`, {
-    body: { ifBusy: "interrupt" },
+    body: { ifBusy: "interrupt", ...choice },
     key: randomKey(),
   });
 
@@ -115,6 +118,7 @@ let renewing: Promise<boolean> | undefined;
 /** Whether there is another token than the one that was refused: a development server gives one, once for all. */
 async function isRenewed(refused: string | null): Promise<boolean> {
   if (token.value !== refused) return token.value !== null;
+  if (refused === null) return false;
   renewing ??= askForDevelopmentToken().finally(() => (renewing = undefined));
   return renewing;
 }

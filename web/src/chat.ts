@@ -4,7 +4,7 @@ import { batch, computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { ApiError } from "./api";
 import { type Choice, defaultChoice, hasDefault, loadCatalogue, providers } from "./catalogue";
-import { archived, isListed, list, loadList, search } from "./list";
+import { archived, isListed, list, listLoaded, loadList, search } from "./list";
 import { notice, online, read, repeatBy, told, unreachable } from "./requests";
 import { fold, follow, type Following, type Held, isEnd, NOTHING } from "./stream";
 import type { Conversation, ConversationDetail, Message, Run, RunEvent } from "./types";
@@ -49,8 +49,11 @@ export const turns = computed<Turn[]>(() => {
 let following: Following | undefined;
 let opening = 0;
 
-/** The address says which conversation is open: `#/<id>`. */
-const addressed = () => location.hash.slice(2);
+/** The address says which conversation is open: `#/<id>`, a UUID with or without its dashes. Anything else is none. */
+function addressed(): string {
+  const digits = /^#\/([0-9a-f-]+)$/i.exec(location.hash)?.[1]?.replaceAll("-", "").toLowerCase() ?? "";
+  return digits.length === 32 ? digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5") : "";
+}
 const isOpen = () => addressed() === (conversation.value?.id ?? "");
 
 export async function openFromAddress(): Promise<void> {
@@ -100,6 +103,9 @@ function show(found: ConversationDetail): void {
     if (!same || live.value?.held.end) leaveRun();
     if (found.activeRun && !live.value) followRun(found.activeRun);
   });
+  if (listLoaded.value && !found.archivedAt && !archived.value && !search.value && !isListed(found.id)) {
+    list.value = [found, ...list.value];
+  }
 }
 
 function followRun(run: Run): void {
@@ -175,7 +181,7 @@ export const send = (text: string) =>
     await choiceTaken();
     if (addressed() !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
     const into = conversation.value ?? (await create(text));
-    const accepted = await api.postMessage(into.id, text, standIn());
+    const accepted = await api.postMessage(into.id, text, standIn(into));
     begun(into.id, accepted.run, accepted.message);
   });
 
@@ -199,26 +205,29 @@ export async function stop(): Promise<void> {
   if (run && running.value) await told(() => api.cancelRun(run.id));
 }
 
-async function create(text: string): Promise<ConversationDetail> {
+/** Somebody who has opened another one meanwhile stays there. */
+async function create(text: string): Promise<Conversation> {
   const title = text.trim().split("\n")[0]!.slice(0, 80);
+  const mine = opening;
   const created = await api.createConversation({ title, ...choice.value });
-  conversation.value = { ...created, messages: [], activeRun: null, lastRun: null };
-  location.hash = `#/${created.id}`;
-  if (archived.value || search.value) {
-    batch(() => {
-      archived.value = false;
-      search.value = "";
-    });
+  const isWanted = mine === opening;
+  if (isWanted) {
+    conversation.value = { ...created, messages: [], activeRun: null, lastRun: null };
+    location.hash = `#/${created.id}`;
+  }
+  if (isWanted && (archived.value || search.value)) {
+    archived.value = false;
+    search.value = "";
     void loadList();
-  } else list.value = [created, ...list.value];
-  return conversation.value;
+  } else if (!archived.value) list.value = [created, ...list.value];
+  return created;
 }
 
 /** The messages as they stand on the page: also those of a run that has just ended, which were not read yet. */
 const allShown = () => turns.value.flatMap(({ question, answers }) => (question ? [question, ...answers] : answers));
 
 async function answerAnew(id: string, message: Message): Promise<void> {
-  const { run } = await api.regenerate(id, message.id, standIn());
+  const { run } = await api.regenerate(id, message.id, standIn(conversation.value!));
   const found = await api.getConversation(id);
   if (conversation.value?.id === id) conversation.value = found;
   begun(id, run);
@@ -228,9 +237,11 @@ function begun(id: string, run: Run, message?: Message): void {
   const shown = conversation.value;
   if (shown?.id !== id) return;
   begins++;
+  // It may have been read already: while the answer to the POST was under way, the page may have looked again.
+  const isShown = message === undefined || shown.messages.some((known) => known.id === message.id);
   batch(() => {
-    if (message) conversation.value = { ...shown, messages: [...allShown(), message] };
-    followRun(run);
+    if (!isShown) conversation.value = { ...shown, messages: [...allShown(), message] };
+    if (live.value?.run.id !== run.id) followRun(run);
   });
   toOtherTabs(id);
 }
@@ -275,9 +286,9 @@ const usable = (chosen: Choice): Choice =>
   chosen.agentId || chosen.provider || hasDefault.value ? chosen : defaultChoice();
 
 /** What a message must name, since its conversation does not. */
-function standIn(): Partial<Choice> {
-  const { provider, model } = choice.value;
-  return provider && !conversation.value?.provider ? { provider, model } : {};
+function standIn(into: Conversation): Partial<Choice> {
+  const { provider, model } = usable(choiceOf(into));
+  return provider && !into.provider ? { provider, model } : {};
 }
 
 /** Whether the server has taken the last choice: a message that follows it waits for that. */

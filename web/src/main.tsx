@@ -1,7 +1,9 @@
 import { render } from "preact";
 import { App } from "./components/App";
-import { askForDevelopmentToken, takeTokenFromAddress, token } from "./session";
+import { askForDevelopmentToken, hasLeft, keepToken, saveToken, takeTokenFromAddress, token } from "./session";
 
-takeTokenFromAddress();
-if (!token.value) await askForDevelopmentToken();
+takeTokenFromAddress(keepToken);
+// A link that is opened in this tab: whatever the page knows, it knows from another token.
+addEventListener("hashchange", () => takeTokenFromAddress(saveToken) && location.reload());
+if (!token.value && !hasLeft()) await askForDevelopmentToken();
 render(<App />, document.getElementById("page")!);

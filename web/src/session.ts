@@ -21,20 +21,32 @@ export const workspace = computed(() => {
   return (found ?? workspaces.value[0])?.id;
 });
 
-/** Moves the token of a link such as `/#token=…` out of the address. A fragment is never sent to a server. */
-export function takeTokenFromAddress(): void {
+/**
+ * Moves the token of a link such as `/#token=…` out of the address, which is never sent to a server; whether there was
+ * one. A link of somebody else's must not sign anybody in as another without a word.
+ */
+export function takeTokenFromAddress(keep: (text: string) => boolean): boolean {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given === null) return;
+  if (given === null) return false;
   history.replaceState(null, "", location.pathname);
-  keepToken(given);
+  const [now, then] = [token.value, given].map((text) => claimsOf(text ?? "")?.sub);
+  if (now === undefined || now === then || confirm(`Sign in as ${then} instead of ${now}?`)) keep(given);
+  return true;
 }
 
 /** False for what cannot be a token. */
 export function keepToken(text: string): boolean {
+  const kept = saveToken(text);
+  if (kept) token.value = text.trim();
+  return kept;
+}
+
+/** For the page as it will be once it is loaded again; as it is now it asks nothing with this token. */
+export function saveToken(text: string): boolean {
   const given = text.trim();
   if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(given)) return false;
   localStorage.setItem(TOKEN, given);
-  token.value = given;
+  sessionStorage.removeItem(SIGNED_OUT);
   return true;
 }
 
@@ -52,6 +64,18 @@ export function signOut(why = ""): void {
   token.value = null;
 }
 
+/** Somebody has signed out on purpose: until this tab is closed nobody is signed in without being asked. */
+const SIGNED_OUT = "throughline.signed-out";
+
+/** Leaves nothing running of whoever was signed in. */
+export function leave(): void {
+  sessionStorage.setItem(SIGNED_OUT, "yes");
+  signOut();
+  location.reload();
+}
+
+export const hasLeft = () => sessionStorage.getItem(SIGNED_OUT) !== null;
+
 /** A development server on this machine gives its own browser a token; any other server has nothing at this path. */
 export async function askForDevelopmentToken(): Promise<boolean> {
   try {
@@ -63,13 +87,18 @@ export async function askForDevelopmentToken(): Promise<boolean> {
 }
 
 function readWorkspaces(text: string): Workspace[] {
+  const listed = claimsOf(text)?.workspaces;
+  if (!Array.isArray(listed)) return [];
+  return listed.map((entry) => ({ id: entry.workspace_id, name: entry.workspace_name ?? entry.workspace_id }));
+}
+
+/** What a token says, which only the server can check. */
+function claimsOf(text: string): { sub?: string; workspaces?: unknown } | undefined {
   try {
     const payload = text.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");
     const bytes = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
-    const listed: unknown = JSON.parse(new TextDecoder().decode(bytes)).workspaces;
-    if (!Array.isArray(listed)) return [];
-    return listed.map((entry) => ({ id: entry.workspace_id, name: entry.workspace_name ?? entry.workspace_id }));
+    return JSON.parse(new TextDecoder().decode(bytes)) ?? undefined;
   } catch {
-    return [];
+    return undefined;
   }
 }

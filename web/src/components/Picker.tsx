@@ -1,5 +1,5 @@
 import { agents, hasDefault, providers } from "../catalogue";
-import { choice, choose } from "../chat";
+import { choice, choose, loading, sending } from "../chat";
 
 /** Which agent and which model answer from the next message on. */
 export function Picker() {
@@ -17,6 +17,7 @@ function AgentPicker() {
   return (
     <select
       aria-label="Agent"
+      disabled={loading.value || sending.value}
       value={choice.value.agentId ?? ""}
       onChange={(event) => void pick(event.currentTarget.value)}
     >
@@ -44,7 +45,12 @@ function ModelPicker() {
     );
   };
   return (
-    <select aria-label="Model" value={chosen} onChange={(event) => void pick(event.currentTarget.value)}>
+    <select
+      aria-label="Model"
+      disabled={loading.value || sending.value}
+      value={chosen}
+      onChange={(event) => void pick(event.currentTarget.value)}
+    >
       {(agentId || hasDefault.value || !chosen) && <option value="">{agentId ? "The agent's model" : "Default model"}</option>}
       {chosen && !isListed && <option value={chosen}>{model}</option>}
       {providers.value.map(({ name, models }) => (

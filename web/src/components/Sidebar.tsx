@@ -2,7 +2,7 @@ import type { Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { conversation } from "../chat";
 import { archived, list, listLoaded, loadList, loadMore, nextCursor, pinnedList, search } from "../list";
-import { chooseWorkspace, signOut, workspace, workspaces } from "../session";
+import { chooseWorkspace, leave, workspace, workspaces } from "../session";
 import { isDark, toggleTheme } from "../theme";
 import type { Conversation } from "../types";
 import { Icon, IconButton } from "./Icon";
@@ -51,7 +51,7 @@ export function Sidebar({ drawer, onShortcuts }: Props) {
             label={isDark() ? "Light colours" : "Dark colours"}
             onClick={toggleTheme}
           />
-          <button type="button" class="quiet" onClick={() => signOut()}>
+          <button type="button" class="quiet" onClick={leave}>
             Sign out
           </button>
         </footer>

@@ -1,14 +1,18 @@
 import { useSignal } from "@preact/signals";
-import { keepToken, refusal } from "../session";
+import { askForDevelopmentToken, hasLeft, refusal, saveToken } from "../session";
 
 export function SignIn() {
   const wrong = useSignal(false);
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
     const given = new FormData(event.currentTarget as HTMLFormElement).get("token");
-    wrong.value = !keepToken(`${given}`);
+    wrong.value = !saveToken(`${given}`);
     // Whatever the page knew, it knew from another token.
     if (!wrong.value) location.reload();
+  };
+  const askAgain = async () => {
+    if (await askForDevelopmentToken()) location.reload();
+    else refusal.value = "This server gives no token by itself.";
   };
   return (
     <main class="sign-in">
@@ -25,6 +29,11 @@ export function SignIn() {
           aria-describedby="token-help"
         />
         <button class="primary">Sign in</button>
+        {hasLeft() && (
+          <button type="button" onClick={() => void askAgain()}>
+            Sign in on this machine
+          </button>
+        )}
         <p id="token-help" class="faint" role="status">
           {wrong.value
             ? "This is no token: it has three parts, with dots between them."

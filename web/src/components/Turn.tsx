@@ -26,7 +26,7 @@ export function TurnView({ turn, isLast }: { turn: Turn; isLast: boolean }) {
         <Ending key="end" end={held ? endOfStream(held) : endOfRun(last)} />
       </div>
       {question && said.length + (last ? 1 : 0) > 0 && !held && (
-        <Foot question={question} said={said} canRegenerate={isLast} />
+        <Foot question={question} said={said} rest={unfinished?.text} canRegenerate={isLast} />
       )}
     </section>
   );
@@ -178,12 +178,15 @@ function Ending({ end: { note, error } }: { end: EndOfTurn }) {
 interface FootProps {
   question: Message;
   said: Message[];
+  /** What a run that was stopped or failed had said of its last step. */
+  rest: string | undefined;
   canRegenerate: boolean;
 }
 
-function Foot({ question, said, canRegenerate }: FootProps) {
+function Foot({ question, said, rest, canRegenerate }: FootProps) {
   const usages = said.flatMap(({ usage }) => usage ?? []);
-  const text = said.map(({ editedContent, content }) => editedContent ?? content).join("\n\n");
+  const texts = said.map(({ editedContent, content }) => editedContent ?? content);
+  const text = [...texts, rest ?? ""].filter(Boolean).join("\n\n");
   return (
     <footer class="foot">
       {text.trim() && <CopyButton text={text} />}
