@@ -76,7 +76,7 @@ function StatusLine() {
       ? "The connection is lost. Trying again…"
       : notice.value;
   const hint = running.value
-    ? "The next message can be sent once the answer is there, or Esc has stopped it."
+    ? "Esc stops the answer; then Enter sends."
     : "Enter sends, Shift+Enter breaks the line.";
   return (
     <div class={trouble ? "status trouble" : "status"} role="status">
