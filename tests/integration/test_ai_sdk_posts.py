@@ -249,3 +249,21 @@ async def test_message_says_what_it_is_to_run_with(client: httpx.AsyncClient) ->
 
     [run] = (await client.get("/v1/runs")).json()["data"]
     assert (run["agentId"], run["provider"], run["model"]) == (agent, "other", "other-2")
+
+
+async def test_text_beyond_a_megabyte_is_refused(client: httpx.AsyncClient) -> None:
+    """A message is as large as elsewhere, however much else may be sent along; nothing is kept."""
+    refused = await client.post("/ai/chat", json={"id": CHAT, "messages": [said("x" * 1_000_001)]})
+    assert (refused.status_code, refused.headers["x-error-code"]) == (413, "payload_too_large")
+    assert await runs(client) == []
+
+
+async def test_older_messages_may_be_anything(client: httpx.AsyncClient) -> None:
+    """The history is the server's: what a client sends of it is not even looked at, but the last one is."""
+    older = [{"role": 3, "parts": "?"}, None, {"id": "\0"}]
+    body = {"id": CHAT, "messages": [*older, said("hello")], "trigger": "submit-message"}
+    async with client.stream("POST", "/ai/chat", json=body) as answer_:
+        assert answer_.status_code == 200
+    refused = await client.post("/ai/chat", json={"id": CHAT, "messages": [*older, {"role": 3}]})
+    assert (refused.status_code, refused.headers["x-error-code"]) == (400, "invalid_request")
+    assert await shown(client) == [("user", "hello")]

@@ -104,7 +104,7 @@ function show(found: ConversationDetail): void {
     if (found.activeRun && !live.value) followRun(found.activeRun);
   });
   if (listLoaded.value && !found.archivedAt && !archived.value && !search.value && !isListed(found.id)) {
-    list.value = [found, ...list.value];
+    void loadList();
   }
 }
 
@@ -187,17 +187,15 @@ export const send = (text: string) =>
 
 export const edit = (message: Message, text: string) =>
   occupied(async () => {
-    const id = conversation.value!.id;
-    await choiceTaken();
-    await api.editMessage(id, message.id, text);
-    await answerAnew(id, message);
+    const into = await openOnceChosen();
+    await api.editMessage(into.id, message.id, text);
+    await answerAnew(into, message);
   });
 
 export const regenerate = (message: Message) =>
   occupied(async () => {
-    const id = conversation.value!.id;
-    await choiceTaken();
-    await answerAnew(id, message);
+    const into = await openOnceChosen();
+    await answerAnew(into, message);
   });
 
 export async function stop(): Promise<void> {
@@ -226,11 +224,18 @@ async function create(text: string): Promise<Conversation> {
 /** The messages as they stand on the page: also those of a run that has just ended, which were not read yet. */
 const allShown = () => turns.value.flatMap(({ question, answers }) => (question ? [question, ...answers] : answers));
 
-async function answerAnew(id: string, message: Message): Promise<void> {
-  const { run } = await api.regenerate(id, message.id, standIn(conversation.value!));
-  const found = await api.getConversation(id);
-  if (conversation.value?.id === id) conversation.value = found;
-  begun(id, run);
+/** What is open, as it is once the choice before this was taken; also if somebody goes elsewhere meanwhile. */
+async function openOnceChosen(): Promise<Conversation> {
+  const meant = conversation.value!;
+  await choiceTaken();
+  return conversation.value?.id === meant.id ? conversation.value : meant;
+}
+
+async function answerAnew(into: Conversation, message: Message): Promise<void> {
+  const { run } = await api.regenerate(into.id, message.id, standIn(into));
+  const found = await api.getConversation(into.id);
+  if (conversation.value?.id === into.id) conversation.value = found;
+  begun(into.id, run);
 }
 
 function begun(id: string, run: Run, message?: Message): void {
