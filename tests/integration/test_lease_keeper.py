@@ -81,13 +81,14 @@ async def test_run_that_its_worker_claims_again_is_lost_to_the_older_claim(
     keeper: LeaseKeeper, pool: Pool, settings: Settings
 ) -> None:
     """The older execution is told at once, and the newer lease is the one that is renewed."""
-    async with _held(keeper, pool, settings) as older, _beating(keeper):
+    async with _held(keeper, pool, settings) as older:
         await crash(pool, older.seeded)
         newer = Held(older.seeded, await claim_lease(pool, settings.lease_s))
         keeper.hold(newer.lease)
         assert (older.told, newer.told) == (["lost"], [])
         keeper.drop(older.lease)
-        await newer.renewals(2)
+        async with _beating(keeper):
+            await newer.renewals(2)
         keeper.drop(newer.lease)
 
 
