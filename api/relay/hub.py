@@ -175,13 +175,12 @@ class Hub:
         """
         feed = self.feed(subject)
         async with feed.whole_lock:
-            if feed.whole is None or feed.whole[0] != started:
-                async with (
-                    self._large_reads,
-                    workspace_transaction(self._pool, subject.workspace_id) as connection,
-                ):
-                    feed.whole = started, await select_whole_started(connection, started)
-            return feed.whole[1]
+            if feed.whole is not None and feed.whole[0] == started:
+                return feed.whole[1]
+            async with self._large_reads, workspace_transaction(self._pool, subject.workspace_id) as connection:
+                whole = await select_whole_started(connection, started)
+            feed.whole = started, whole  # Whose memory the next poll frees, at any moment.
+            return whole
 
     async def stored_end(self, subject: Subject) -> StoredEnd | None:
         """The end of the run as Postgres has it, read once for all of its clients. Raises one of
