@@ -13,7 +13,7 @@ from api.auth import TokenVerifier
 from api.body import JsonRequest
 from api.errors import answer_error
 from api.metrics import Metrics
-from api.openapi import Document, operation_id
+from api.openapi import JsonDocument, operation_id
 from api.reference_page import ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
@@ -21,6 +21,7 @@ from api.routes.agents import agents
 from api.routes.ai_sdk import ai_sdk
 from api.routes.catalogue import catalogue
 from api.routes.conversations import conversations
+from api.routes.documents import documents
 from api.routes.health import health
 from api.routes.injection import DEPENDENCIES
 from api.routes.messages import messages
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> Litestar:
     measured = Metrics()
     app = Litestar(
         [
-            *(agents, conversations, messages, runs, streams, tickets, catalogue, health, ai_sdk, openai),
+            *(agents, conversations, messages, runs, streams, documents, tickets, catalogue, health, ai_sdk, openai),
             *page_routes(settings),
         ],
         lifespan=[_lifespan],
@@ -105,7 +106,7 @@ def _openapi() -> OpenAPIConfig:
         version="1",
         description=_DESCRIPTION,
         path="/schema",
-        render_plugins=[ReferencePage(path="/"), Document()],
+        render_plugins=[ReferencePage(path="/"), JsonDocument()],
         components=Components(security_schemes={"token": bearer}),
         security=[{"token": []}],
         use_handler_docstrings=True,

@@ -15,6 +15,7 @@ from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
 
 from common.model.answers import Accepted, Alive, ConversationDetail, ErrorAnswer, Health, Page, Ticket
+from common.model.documents import Document, DocumentChange, DocumentDetail, DocumentEdit, NewDocument
 from common.model.events import Event
 from common.model.messages import Agent, Conversation, Message, Run
 from common.model.requests import (
@@ -33,9 +34,11 @@ Json = dict[str, Any]
 
 _BODIES = (
     *(NewAgent, AgentChange, NewConversation, ConversationChange, NewMessage, MessageEdit, Regeneration, NewTicket),
+    *(NewDocument, DocumentChange),
 )
 _ANSWERS = (
     *(Page[Agent], Page[Conversation], Page[Message], Page[Run], Page[ProviderOffer], Page[ToolOffer]),
+    *(Page[Document], Page[DocumentEdit], DocumentDetail),
     *(ConversationDetail, Accepted, Ticket, Health, Alive),
 )
 _EVENTS = get_args(Event)
@@ -53,7 +56,7 @@ _STREAM = {
 }
 
 
-class Document(JsonRenderPlugin):
+class JsonDocument(JsonRenderPlugin):
     """Serves the document as JSON, made once: it is open to everybody and never changes."""
 
     _rendered: bytes | None = None

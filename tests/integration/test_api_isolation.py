@@ -12,6 +12,7 @@ from tests.support.hand_worker import answer
 
 BODIES: dict[str, dict[str, Any]] = {
     "AgentChange": {"name": "x"},
+    "DocumentChange": {"name": "x", "content": "x"},
     "ConversationChange": {"title": "x"},
     "NewMessage": {"content": "x"},
     "MessageEdit": {"content": "x"},
@@ -24,11 +25,13 @@ async def ids(client: httpx.AsyncClient, pool: Pool) -> dict[str, str]:
     """One of everything that the client has, by the name of its path parameter."""
     agent_id = (await client.post("/v1/agents", json={"name": "Ada"})).json()["id"]
     conversation_id = await make_conversation(client, title="secret", agentId=agent_id)
+    document = (await client.post("/v1/documents", json={"name": "secret", "content": "secret"})).json()
     posted = await post_message(client, conversation_id)
     await answer(pool)
     return {
         "agent_id": agent_id,
         "conversation_id": conversation_id,
+        "document_id": document["id"],
         "message_id": posted["message"]["id"],
         "run_id": posted["run"]["id"],
     }
@@ -54,7 +57,8 @@ async def test_every_route_hides_what_is_of_another_workspace(
             assert foreign.content == unknown.content == malformed.content, (method, path)
             assert _headers(foreign) == _headers(unknown), (method, path)
             walked += 1
-    assert walked >= 14
+    assert walked >= 19
+    assert (await client.get(f"/v1/documents/{ids['document_id']}")).json()["content"] == "secret"
     assert (await client.get(f"/v1/conversations/{ids['conversation_id']}")).json()["title"] == "secret"
 
 

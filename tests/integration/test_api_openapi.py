@@ -41,6 +41,10 @@ async def test_document_lists_routes_shapes_and_error_codes(api: LiveApi) -> Non
         "/v1/conversations/{conversation_id}/messages/{message_id}",
         "/v1/conversations/{conversation_id}/messages/{message_id}/regenerate",
         "/v1/conversations/{conversation_id}/stream",
+        "/v1/documents",
+        "/v1/documents/{document_id}",
+        "/v1/documents/{document_id}/history",
+        "/v1/documents/{document_id}/restore",
         "/v1/models",
         "/v1/runs",
         "/v1/runs/{run_id}",
@@ -111,6 +115,8 @@ async def test_document_requires_every_field_of_an_answer(document: Any, client:
     detail = (await client.get(f"/v1/conversations/{conversation_id}")).json()
     agent = (await client.post("/v1/agents", json={"name": "A"})).json()
     page = (await client.get("/v1/agents")).json()
+    document_detail = (await client.post("/v1/documents", json={"name": "D", "content": "text"})).json()
+    history = (await client.get(f"/v1/documents/{document_detail['id']}/history")).json()
 
     for name, found in [
         ("Accepted", accepted),
@@ -121,6 +127,8 @@ async def test_document_requires_every_field_of_an_answer(document: Any, client:
         ("ConversationDetail", detail),
         ("Agent", agent),
         ("AgentPage", page),
+        ("DocumentDetail", document_detail),
+        ("DocumentEdit", history["data"][0]),
     ]:
         assert set(shapes[name]["required"]) == set(shapes[name]["properties"]) == set(found), name
     assert shapes["AgentSettings"]["required"] == []

@@ -1,0 +1,103 @@
+"""Edits of documents in the database, for whoever is not in their room: the API's PATCH, the tools of agents.
+
+An edit is part of its caller's transaction. Under the row's lock nobody else edits, so what it was decided on is what
+it changes; what people type at that moment comes after it, and stays.
+"""
+
+import secrets
+from collections.abc import Callable
+from typing import NamedTuple
+from uuid import UUID
+
+from common.documents.edits import Splice, append
+from common.documents.kinds import KINDS, MARKDOWN, Kind
+from common.documents.replica import Replica
+from common.model.documents import MAX_DOCUMENT_BYTES, Document
+from common.store.database import Connection
+from common.store.document_log import Actor, Stored, Update, append_updates, ensure_client, select_stored, upsert_text
+from common.store.documents import insert_document, lock_document
+
+_CLIENT_BITS = 32
+
+Edit = Callable[[str], list[Splice]]
+"""Of a text: what to change in it. May raise, and then nothing is changed."""
+
+
+class TooLarge(ValueError):
+    """The document would be larger than a document may be."""
+
+
+class Edited(NamedTuple):
+    """A document after an edit. `update` is what to tell those who have it open; empty when nothing changed."""
+
+    seq: int
+    update: bytes
+    text: str
+
+
+async def create_document(
+    connection: Connection, workspace_id: UUID, document_id: UUID, name: str, content: str, actor: Actor
+) -> Document:
+    """The document, with `content` as its first update. Raises TooLarge."""
+    document = await insert_document(connection, document_id, name, MARKDOWN.name, actor.id)
+    if content:
+        stored = Stored(document.kind, 0, [])
+        await _edit(connection, workspace_id, document_id, stored, lambda text: append(text, content), actor)
+        locked = await lock_document(connection, document_id)
+        assert locked is not None
+        return locked
+    return document
+
+
+async def edit_document(
+    connection: Connection, workspace_id: UUID, document_id: UUID, edit: Edit, actor: Actor
+) -> Edited | None:
+    """Carries out `edit`; None for a document that is not there. Raises what `edit` raises, and TooLarge."""
+    if await lock_document(connection, document_id) is None:
+        return None
+    stored = await select_stored(connection, document_id)
+    assert stored is not None, "its row is locked"
+    return await _edit(connection, workspace_id, document_id, stored, edit, actor)
+
+
+async def read_text(connection: Connection, document_id: UUID) -> tuple[int, str] | None:
+    """The document's number and text; None for one that is not there."""
+    stored = await select_stored(connection, document_id)
+    if stored is None:
+        return None
+    replica = Replica(KINDS[stored.kind], stored.parts)
+    text = replica.text
+    replica.close()
+    return stored.head_seq, text
+
+
+async def _edit(
+    connection: Connection, workspace_id: UUID, document_id: UUID, stored: Stored, edit: Edit, actor: Actor
+) -> Edited:
+    client = await ensure_client(connection, document_id, actor, secrets.randbits(_CLIENT_BITS))
+    update, text, splices = _carry_out(KINDS[stored.kind], stored.parts, client, edit)
+    if not update:
+        return Edited(stored.head_seq, b"", text)
+    inserted = sum(_units(splice.inserted) for splice in splices)
+    removed = sum(_units(splice.removed) for splice in splices)
+    seq = await append_updates(connection, workspace_id, document_id, [Update(update, inserted, removed, actor)])
+    assert seq is not None, "its row is locked"
+    await upsert_text(connection, document_id, seq, text)
+    return Edited(seq, update, text)
+
+
+def _carry_out(kind: Kind, parts: list[bytes], client: int, edit: Edit) -> tuple[bytes, str, list[Splice]]:
+    replica = Replica(kind, parts, client)
+    try:
+        splices = edit(replica.text)
+        update = replica.edit(splices)
+        text = replica.text
+    finally:
+        replica.close()
+    if len(text.encode()) > MAX_DOCUMENT_BYTES:
+        raise TooLarge(f"a document has at most {MAX_DOCUMENT_BYTES} bytes")
+    return update, text, splices
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
