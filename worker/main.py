@@ -110,6 +110,7 @@ async def serve(settings: Settings) -> None:
         settings=settings,
         owner=owner,
         pool=pool,
+        redis=redis,
         log=EventLog(redis, settings.stream_ttl_s),
         bell=Bell(queue_redis),
         keeper=LeaseKeeper(pool, owner, settings, beats_pool),

@@ -55,7 +55,7 @@ class CancelReason(StrEnum):
 
 class Effect(StrEnum):
     """What a crash in mid-call allows: `read` and `idempotent` run again, `at_most_once` (the default) never does.
-    `transactional` is reserved: no tool can declare it yet."""
+    `transactional` happens in the transaction of its result: exactly once."""
 
     READ = "read"
     IDEMPOTENT = "idempotent"

@@ -60,6 +60,11 @@ async def update_call_started(connection: Connection, call_id: str, attempt: int
     )
 
 
+async def select_call_is_finished(connection: Connection, call_id: str) -> bool:
+    """Whether the call has its result."""
+    return bool(await connection.fetchval("select true from tool_calls where id = $1 and state = 'finished'", call_id))
+
+
 async def update_call_finished(connection: Connection, call_id: str, outcome: Outcome) -> bool:
     """The call has its result. False when it had one before."""
     return bool(

@@ -36,6 +36,7 @@ def worker_resources(
         settings=settings,
         owner=OWNER,
         pool=pool,
+        redis=redis,
         log=EventLog(redis, settings.stream_ttl_s),
         bell=Bell(redis),
         keeper=LeaseKeeper(pool, OWNER, settings, pool),

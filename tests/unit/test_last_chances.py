@@ -1,7 +1,7 @@
 """A tool that kills its worker takes no other run down that one more crash would end."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from common.model.steps import LedgerCall
 from common.store.run_transitions import RunSpec
 from tests.support.eventually import eventually
 from worker.run.last_chances import LastChances
-from worker.run.tool_calls import ToolRunner
+from worker.run.tool_calls import Performance, Stores, ToolRunner
 from worker.tools.base import ToolContext, tool
 
 _STEPS_DONE = 1
@@ -44,6 +44,9 @@ class Ledger:
 
     async def finish_call(self, call: LedgerCall, content: str, outcome: Outcome, *, started: bool) -> None:
         self.finished.append((call.id, outcome))
+
+    async def perform_call(self, call: LedgerCall, perform: Performance) -> None:
+        raise AssertionError(call.id)
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ def _runner(ledger: Ledger, chances: LastChances, last_chance: bool = True) -> T
         cancel_requested=False,
         created_by="alice",
     )
-    return ToolRunner({"linger": linger, "once": once}, ledger, spec, lambda: 3, 30, chances)
+    return ToolRunner({"linger": linger, "once": once}, ledger, spec, lambda: 3, 30, chances, cast(Stores, None))
 
 
 def _call(id_: str, **fields: Any) -> LedgerCall:

@@ -31,8 +31,13 @@ async def ask(name: str, arguments: dict[str, Any]) -> ToolOutcome:
 
 def test_built_in_tools_are_registered_under_their_names() -> None:
     """The registry holds each tool under the name that the model uses."""
-    assert {name: entry.name for name, entry in TOOLS.items()} == {"current_time": "current_time"}
-    assert TOOLS["current_time"].effect is Effect.READ
+    assert {entry.name for entry in TOOLS.values()} == set(TOOLS)
+    assert {name for name, entry in TOOLS.items() if entry.effect is Effect.READ} == {
+        *("current_time", "doc_list", "doc_search", "doc_read"),
+    }
+    assert {name for name, entry in TOOLS.items() if entry.effect is Effect.TRANSACTIONAL} == {
+        *("doc_create", "doc_edit", "doc_append", "doc_delete"),
+    }
 
 
 @pytest.mark.parametrize(("arguments", "zone"), [({}, "UTC"), ({"timezone": "Asia/Kolkata"}, "Asia/Kolkata")])

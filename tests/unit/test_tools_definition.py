@@ -13,6 +13,7 @@ import pytest
 from common.model.run_state import Effect
 from worker.tools.arguments import ToolDefinitionError
 from worker.tools.base import InvalidArguments, Tool, ToolContext, idempotency_key, tool
+from worker.tools.transaction import ReadContext, TransactionContext
 
 CONTEXT = ToolContext(
     run_id=uuid4(),
@@ -257,11 +258,39 @@ def test_bad_name_is_refused(name: str) -> None:
         tool(name=name)(misdocumented)
 
 
-@pytest.mark.parametrize("effect", ["sometimes", Effect.TRANSACTIONAL])
-def test_effect_that_cannot_be_kept_is_refused(effect: Any) -> None:
-    """An unknown effect, and one whose promise the worker could not keep for the tool, are refused."""
+def test_unknown_effect_is_refused() -> None:
+    """It promises nothing that the worker knows."""
     with pytest.raises(ToolDefinitionError, match="effect"):
-        tool(effect=effect)(chooses_tenant)
+        tool(effect=cast(Effect, "sometimes"))(chooses_tenant)
+
+
+async def _writes(context: TransactionContext) -> None:
+    """Writes to the database."""
+
+
+async def _reads(context: ReadContext) -> None:
+    """Reads from the database."""
+
+
+async def _does_neither(context: ToolContext) -> None:
+    """Has nothing to do with the database."""
+
+
+@pytest.mark.parametrize(
+    ("definition", "effect"),
+    [
+        (_writes, Effect.READ),
+        (_writes, Effect.IDEMPOTENT),
+        (_writes, Effect.AT_MOST_ONCE),
+        (_reads, Effect.TRANSACTIONAL),
+        (_reads, Effect.AT_MOST_ONCE),
+        (_does_neither, Effect.TRANSACTIONAL),
+    ],
+)
+def test_effect_that_the_context_does_not_keep_is_refused(definition: Any, effect: Effect) -> None:
+    """Exactly once is promised by who writes in the transaction of the result, and by nobody else."""
+    with pytest.raises(ToolDefinitionError, match="context"):
+        tool(effect=effect)(definition)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1])

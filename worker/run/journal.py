@@ -7,6 +7,7 @@ log and database go in step; it is repeated while Postgres is away, and recognis
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -44,6 +45,7 @@ from common.store.run_transitions import (
 )
 from common.store.tool_calls import (
     insert_tool_calls,
+    select_call_is_finished,
     select_open_calls,
     update_call_finished,
     update_call_started,
@@ -52,6 +54,7 @@ from worker.providers.base import HistoryMessage
 from worker.run.history import RESULT_CHARACTERS, to_history
 from worker.run.lease import Lease
 from worker.run.sink import Sink
+from worker.run.tool_calls import Performance
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -204,26 +207,34 @@ class Journal:
                 return await select_tool_message(connection, self._spec.id, call.id)
             if started:
                 await update_open_tool_calls(connection, self._spec.id, -1)
-            return await insert_tool_message(
-                connection,
-                step_message_id=call.message_id,
-                index=call.index,
-                tool_call_id=call.id,
-                content=content,
-                outcome=outcome,
-            )
+            return await _insert_result(connection, call, content, outcome)
 
-        def tell(message: Message) -> None:
-            result = events.ToolResult(
-                tool_call_id=call.id,
-                name=call.name,
-                result=message.content,
-                is_error=outcome is not Outcome.OK,
-                outcome=outcome,
-            )
-            self._sink.emit_committed(result, for_event(message))
+        await self._commit("result", write, partial(self._tell_result, call))
 
-        await self._commit("result", write, tell)
+    async def perform_call(self, call: LedgerCall, perform: Performance) -> None:
+        """Commits a call's effect and its result as one, then emits the result."""
+
+        async def write(connection: Connection) -> Message:
+            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
+            if await select_call_is_finished(connection, call.id):  # the commit's reply was lost
+                return await select_tool_message(connection, self._spec.id, call.id)
+            answer = await perform(connection)
+            await update_call_finished(connection, call.id, answer.outcome)
+            return await _insert_result(connection, call, answer.content, answer.outcome)
+
+        await self._commit("result", write, partial(self._tell_result, call))
+
+    def _tell_result(self, call: LedgerCall, message: Message) -> None:
+        outcome = message.outcome
+        assert outcome is not None, "a tool message has one"
+        result = events.ToolResult(
+            tool_call_id=call.id,
+            name=call.name,
+            result=message.content,
+            is_error=outcome is not Outcome.OK,
+            outcome=outcome,
+        )
+        self._sink.emit_committed(result, for_event(message))
 
     async def settle(self, outcome: RunOutcome) -> Settled:
         """Ends the run and tells it. Raises LeaseLost when it is not ours to end."""
@@ -322,6 +333,17 @@ async def _persistently(
             if held is not None:
                 lease.renewed(sent_at)
             return result
+
+
+async def _insert_result(connection: Connection, call: LedgerCall, content: str, outcome: Outcome) -> Message:
+    return await insert_tool_message(
+        connection,
+        step_message_id=call.message_id,
+        index=call.index,
+        tool_call_id=call.id,
+        content=content,
+        outcome=outcome,
+    )
 
 
 def _ledger_call(call: PlannedCall, place: int, message: Message, step: NewStep) -> LedgerCall:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from redis.asyncio import Redis
+
 from common.config import Settings
 from common.eventlog.log import EventLog
 from common.queue import Bell
@@ -24,6 +26,7 @@ class Resources:
     settings: Settings
     owner: str
     pool: Pool
+    redis: Redis
     log: EventLog
     bell: Bell
     keeper: LeaseKeeper

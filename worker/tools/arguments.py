@@ -18,16 +18,17 @@ class ToolDefinitionError(Exception):
 
 
 class Signature(NamedTuple):
-    """`run(arguments, context)` calls what was defined, with the context where it asks for one."""
+    """`run(arguments, context)` calls what was defined, with the context where it asks for one: of type `context`."""
 
     arguments: type[msgspec.Struct]
+    context: Any
     run: Callable[[Any, Any], Awaitable[Any]]
 
 
 def read_function(function: Callable[..., Awaitable[Any]], context_type: type) -> Signature:
     """The signature of a typed async function. Raises ToolDefinitionError."""
     label = _label(function)
-    context_name, parameters = _split(function, context_type)
+    context_name, context, parameters = _split(function, context_type)
     names = [parameter.name for parameter in parameters]
     _refuse_context_names(label, names, context_type)
     hints = _hints(function)
@@ -40,13 +41,13 @@ def read_function(function: Callable[..., Awaitable[Any]], context_type: type) -
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(f"{label}: {error}") from error
 
-    def run(arguments: Any, context: Any) -> Awaitable[Any]:
+    def run(arguments: Any, given_context: Any) -> Awaitable[Any]:
         given = {name: getattr(arguments, name) for name in names}
         if context_name is not None:
-            given[context_name] = context
+            given[context_name] = given_context
         return function(**given)
 
-    return Signature(struct, run)
+    return Signature(struct, context, run)
 
 
 def read_class(definition: type, context_type: type) -> Signature:
@@ -57,17 +58,17 @@ def read_class(definition: type, context_type: type) -> Signature:
     method = getattr(definition, "run", None)
     if method is None:
         raise ToolDefinitionError(f"{label}: a tool class has `async def run(self, context: ToolContext)`")
-    context_name, others = _split(method, context_type)
+    context_name, context, others = _split(method, context_type)
     if [parameter.name for parameter in others] != ["self"]:
         raise ToolDefinitionError(f"{label}.run: takes `self` and at most a `context: ToolContext`")
     _refuse_context_names(label, definition.__struct_fields__, context_type)
     struct = msgspec.defstruct(definition.__name__, [], bases=(definition,), forbid_unknown_fields=True)
 
-    def run(arguments: Any, context: Any) -> Awaitable[Any]:
-        result: Awaitable[Any] = method(arguments, **({} if context_name is None else {context_name: context}))
+    def run(arguments: Any, given_context: Any) -> Awaitable[Any]:
+        result: Awaitable[Any] = method(arguments, **({} if context_name is None else {context_name: given_context}))
         return result
 
-    return Signature(struct, run)
+    return Signature(struct, context, run)
 
 
 def describe(definition: Any, arguments: type[msgspec.Struct]) -> tuple[str, dict[str, Any]]:
@@ -91,13 +92,13 @@ def describe(definition: Any, arguments: type[msgspec.Struct]) -> tuple[str, dic
     return description, parameters | ({"$defs": components} if components else {})
 
 
-def _split(function: Callable[..., Any], context_type: type) -> tuple[str | None, list[inspect.Parameter]]:
-    """The name of the parameter that receives the context, and the others."""
+def _split(function: Callable[..., Any], context_type: type) -> tuple[str | None, type | None, list[inspect.Parameter]]:
+    """The name and the type of the parameter that receives the context, and the others."""
     label = _label(function)
     if not inspect.iscoroutinefunction(function):
         raise ToolDefinitionError(f"{label}: must be `async def`; call blocking code with asyncio.to_thread")
     hints = _hints(function)
-    context_name, others = None, []
+    context_name, context, others = None, None, []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _NAMED:
             raise ToolDefinitionError(f"{label}: {parameter} has no name of its own that the model could use")
@@ -105,10 +106,10 @@ def _split(function: Callable[..., Any], context_type: type) -> tuple[str | None
             raise ToolDefinitionError(f"{label}: the parameter {parameter.name!r} has no type")
         hint = hints.get(parameter.name)
         if inspect.isclass(hint) and issubclass(hint, context_type):
-            context_name = parameter.name
+            context_name, context = parameter.name, hint
         else:
             others.append(parameter)
-    return context_name, others
+    return context_name, context, others
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, overload
+from enum import Enum
+from typing import Any, ClassVar, overload
 from uuid import UUID
 
 import msgspec
@@ -21,10 +22,15 @@ from worker.tools.arguments import ToolDefinitionError, describe, read_class, re
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
 
-_DECLARABLE = (Effect.READ, Effect.IDEMPOTENT, Effect.AT_MOST_ONCE)
-"""A transactional effect happens in the transaction of its result, which a tool cannot take part in yet."""
-
 Definition = Callable[..., Awaitable[Any]] | type[msgspec.Struct]
+
+
+class Access(Enum):
+    """What a tool does with our own database, which the type of its context says."""
+
+    NONE = "none"
+    READS = "reads"
+    WRITES = "writes"
 
 
 class ToolError(Exception):
@@ -50,6 +56,7 @@ class ToolContext:
     tool_call_id: str
     idempotency_key: str
     attempt: int
+    access: ClassVar[Access] = Access.NONE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,6 +71,7 @@ class Tool:
     parameters: dict[str, Any]
     effect: Effect
     timeout_s: float | None
+    access: Access
     _arguments: type[msgspec.Struct] = field(repr=False)
     _run: Callable[[Any, ToolContext], Awaitable[Any]] = field(repr=False)
 
@@ -125,6 +133,8 @@ def _define(definition: Definition, effect: Effect, timeout_s: float | None, nam
         signature = read_class(definition, ToolContext)
     else:
         signature = read_function(definition, ToolContext)
+    access = Access.NONE if signature.context is None else signature.context.access
+    _check_access(label, Effect(effect), access)
     description, parameters = describe(definition, signature.arguments)
     return Tool(
         name=name,
@@ -132,6 +142,7 @@ def _define(definition: Definition, effect: Effect, timeout_s: float | None, nam
         parameters=parameters,
         effect=Effect(effect),
         timeout_s=timeout_s,
+        access=access,
         _arguments=signature.arguments,
         _run=signature.run,
     )
@@ -140,12 +151,19 @@ def _define(definition: Definition, effect: Effect, timeout_s: float | None, nam
 def _check(definition: Definition, label: str, name: str, effect: Effect, timeout_s: float | None) -> None:
     if not _NAME.fullmatch(name):
         raise ToolDefinitionError(f"{label}: the name {name!r} must match ^[a-zA-Z0-9_-]{{1,64}}$")
-    if effect not in _DECLARABLE:
-        raise ToolDefinitionError(f"{label}: the effect {effect!r} is none of {', '.join(_DECLARABLE)}")
+    if effect not in tuple(Effect):
+        raise ToolDefinitionError(f"{label}: the effect {effect!r} is none of {', '.join(Effect)}")
     if timeout_s is not None and timeout_s <= 0:
         raise ToolDefinitionError(f"{label}: timeout_s must be more than 0 seconds")
     if "<locals>" not in definition.__qualname__:
         _refuse_duplicate(definition, label, name)
+
+
+def _check_access(label: str, effect: Effect, access: Access) -> None:
+    if (effect is Effect.TRANSACTIONAL) != (access is Access.WRITES):
+        raise ToolDefinitionError(f"{label}: a transactional tool takes a `context: TransactionContext`, others do not")
+    if access is Access.READS and effect is not Effect.READ:
+        raise ToolDefinitionError(f"{label}: a tool that takes a `context: ReadContext` has the effect `read`")
 
 
 def _refuse_duplicate(definition: Definition, label: str, name: str) -> None:

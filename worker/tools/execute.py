@@ -52,8 +52,25 @@ async def execute(
             content, is_error = _timed_out(tool, limit_s), True
     finally:
         await _end(running, tool)
-    content = cut(redact(content), output_limit_bytes)
+    return outcome_of(content, is_error, output_limit_bytes)
+
+
+def outcome_of(content: str, is_error: bool, limit_bytes: int = STORED_LIMIT_BYTES) -> ToolOutcome:
+    """What a tool has said, without our keys and within the limit."""
+    content = cut(redact(content), limit_bytes)
     return ToolOutcome(content, is_error, Outcome.ERROR if is_error else Outcome.OK)
+
+
+def failed(tool: Tool, context: ToolContext, error: BaseException) -> ToolOutcome:
+    """The outcome of a call that ended with this exception."""
+    return outcome_of(_failure(tool, context, error), is_error=True)
+
+
+def _failure(tool: Tool, context: ToolContext, error: BaseException) -> str:
+    if isinstance(error, (InvalidArguments, ToolError)):
+        return cut(_text(error), _ERROR_LIMIT_BYTES)
+    _log.warning("tool_failed", tool=tool.name, run_id=str(context.run_id), error=type(error).__name__)
+    return cut(_error_text(tool, error), _ERROR_LIMIT_BYTES)
 
 
 def cut_for_model(content: str) -> str:
@@ -76,11 +93,8 @@ async def _answer(tool: Tool, arguments: dict[str, Any], context: ToolContext) -
     """Catches BaseException because SystemExit, once it leaves a task, ends the worker and its other runs."""
     try:
         return await tool.call(tool.validate(arguments), context), False
-    except (InvalidArguments, ToolError) as error:
-        return cut(_text(error), _ERROR_LIMIT_BYTES), True
     except BaseException as error:
-        _log.warning("tool_failed", tool=tool.name, run_id=str(context.run_id), error=type(error).__name__)
-        return cut(_error_text(tool, error), _ERROR_LIMIT_BYTES), True
+        return _failure(tool, context, error), True
 
 
 async def _end(running: asyncio.Task[tuple[str, bool]], tool: Tool) -> None:
@@ -109,4 +123,4 @@ def _text(error: BaseException) -> str:
 
 
 def _doubt(tool: Tool) -> str:
-    return "" if tool.effect is Effect.READ else " It may or may not have taken effect."
+    return "" if tool.effect in (Effect.READ, Effect.TRANSACTIONAL) else " It may or may not have taken effect."
