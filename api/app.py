@@ -11,6 +11,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from api.auth import TokenVerifier
 from api.body import JsonRequest
+from api.collaboration.rooms import Rooms
 from api.errors import answer_error
 from api.metrics import Metrics
 from api.openapi import JsonDocument, operation_id
@@ -20,6 +21,7 @@ from api.resources import Resources
 from api.routes.agents import agents
 from api.routes.ai_sdk import ai_sdk
 from api.routes.catalogue import catalogue
+from api.routes.collaboration import collaborate
 from api.routes.conversations import conversations
 from api.routes.documents import documents
 from api.routes.health import health
@@ -49,7 +51,8 @@ def create_app(settings: Settings) -> Litestar:
     measured = Metrics()
     app = Litestar(
         [
-            *(agents, conversations, messages, runs, streams, documents, tickets, catalogue, health, ai_sdk, openai),
+            *(agents, conversations, messages, runs, streams, documents, collaborate, tickets, catalogue, health),
+            *(ai_sdk, openai),
             *page_routes(settings),
         ],
         lifespan=[_lifespan],
@@ -81,6 +84,7 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         hub = await stack.enter_async_context(Hub(redis, pool, log))
         app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub)
         app.state.hub = hub
+        app.state.rooms = await stack.enter_async_context(Rooms(redis, pool))
         yield
 
 

@@ -146,8 +146,13 @@ async def authenticate(connection: "ASGIConnection[Any, Any, Any, Any]", route_h
 async def read_principal(connection: "ASGIConnection[Any, Any, Any, Any]") -> Principal:
     """Who is asking by the request's bearer token, in the workspace that it names."""
     verifier: TokenVerifier = connection.app.state.verifier
-    claims = await verifier.verify(_bearer_token(connection.headers.get("authorization")))
-    workspace_id = _named_workspace(connection)
+    token = _bearer_token(connection.headers.get("authorization"))
+    return await principal_of(verifier, token, _named_workspace(connection))
+
+
+async def principal_of(verifier: TokenVerifier, token: str, workspace_id: UUID | None) -> Principal:
+    """Who holds `token`, in the workspace that they have named, or else in their only one."""
+    claims = await verifier.verify(token)
     if workspace_id is None:
         workspace_id = _only_workspace(claims)
     role = claims.workspaces.get(workspace_id)

@@ -8,8 +8,11 @@ import uvicorn
 from litestar import Litestar
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from api.body import BODY_S
+from api.collaboration.rooms import Rooms
 from api.relay.hub import Hub
 from api.relay.sse import ABORT_EXTENSION
 
@@ -18,6 +21,9 @@ KEEP_ALIVE_S = 75
 """Seconds for which an idle connection is kept. More than load balancers and clients keep theirs (60 s mostly): a
 request that they send in the moment in which we close would be lost."""
 _BACKLOG = 2048
+
+_MAX_SOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
+"""More than any route takes: who sends a little too much is told so by the route."""
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 100
@@ -41,6 +47,7 @@ class AbortableProtocol(HttpToolsProtocol):
     _unparsed_bytes = 0  # Received since the parser last told something; most may be part of a body.
     _whole = True
     _deaf = False
+    _upgraded = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,7 +67,7 @@ class AbortableProtocol(HttpToolsProtocol):
             return
         self._unparsed_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._upgraded or self.transport.is_closing():
             return
         if self._has_large_head():
             self.send_400_response("")
@@ -119,6 +126,12 @@ class AbortableProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         self._deaf = True
 
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is another protocol's."""
+        self._upgraded = True
+        self._stop_deadline()
+        super().handle_websocket_upgrade()
+
     def _count(self, size: int) -> None:
         self._unparsed_bytes = 0
         self._head_bytes += size
@@ -146,6 +159,19 @@ class AbortableProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+class AbortableSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that can be broken off: who does not read would never see its end."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            self.scope["extensions"][ABORT_EXTENSION] = self.transport.abort  # type: ignore[assignment]
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
 class Server(uvicorn.Server):
     """Serves `app` until SIGTERM or SIGINT, then breaks its streams, finishes other requests, and returns.
 
@@ -160,7 +186,9 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 http=AbortableProtocol,
-                ws="none",
+                ws=AbortableSocket,
+                ws_max_size=_MAX_SOCKET_MESSAGE_BYTES,
+                ws_per_message_deflate=False,  # Edits are small, and a compressor for each socket is not.
                 loop="uvloop",
                 lifespan="off",  # uvicorn only logs what goes wrong there; `serve` raises it.
                 log_config=None,
@@ -200,3 +228,5 @@ class Server(uvicorn.Server):
     def _abort_streams(self) -> None:
         hub: Hub = self._app.state.hub
         hub.abort_streams()
+        rooms: Rooms = self._app.state.rooms
+        rooms.dismiss()

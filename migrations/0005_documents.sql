@@ -164,3 +164,21 @@ begin
     return head;
 end
 $$;
+
+-- Where the documents stand that somebody has open.
+create policy scheduling on documents for select to throughline_scheduler using (true);
+grant select (workspace_id, id, head_seq, tail_count, tail_bytes, deleted_at) on documents to throughline_scheduler;
+grant create on schema public to throughline_scheduler;
+set local role throughline_scheduler;
+create function poll_documents(p_workspaces uuid[], p_documents uuid[])
+    returns table (document_id uuid, head_seq bigint, tail_count integer, tail_bytes bigint, deleted boolean)
+    language sql stable security definer set search_path = pg_catalog, public, pg_temp
+as $$
+    select d.id, d.head_seq, d.tail_count, d.tail_bytes, d.deleted_at is not null
+    from unnest(p_workspaces, p_documents) as u (workspace, id)
+    join documents d on d.workspace_id = u.workspace and d.id = u.id
+$$;
+reset role;
+revoke create on schema public from throughline_scheduler;
+revoke all on function poll_documents from public;
+grant execute on function poll_documents to throughline_app;

@@ -14,6 +14,7 @@ from common.model.answers import Ticket
 from common.model.requests import NewTicket
 from common.store.conversations import select_conversation
 from common.store.database import Connection, workspace_transaction
+from common.store.documents import select_document
 from common.store.runs import select_run
 from common.store.tickets import SubjectKind, TicketHolder, insert_ticket, update_ticket_redeemed
 
@@ -22,7 +23,9 @@ _TICKET = re.compile(r"tkt_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 
 
 async def mint_ticket(resources: Resources, principal: Principal, new: NewTicket) -> Ticket:
-    """A ticket for the streams of one run or conversation. Raises `invalid_request` or `not_found`."""
+    """A ticket for the streams of one run or conversation, or for one document's socket. Raises `invalid_request` or
+    `not_found`.
+    """
     kind, subject_id = _subject(new)
     secret = secrets.token_urlsafe(32)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
@@ -40,7 +43,7 @@ async def mint_ticket(resources: Resources, principal: Principal, new: NewTicket
 
 
 async def redeem_ticket(resources: Resources, text: str, kind: SubjectKind, subject_id: UUID) -> Principal:
-    """Who minted the ticket, if it opens the stream of this subject now. Raises `unauthorized` for any other."""
+    """Who minted the ticket, if it opens this subject now. Raises `unauthorized` for any other."""
     match = _TICKET.fullmatch(text)
     if match is None:
         raise _refused()
@@ -53,19 +56,26 @@ async def redeem_ticket(resources: Resources, text: str, kind: SubjectKind, subj
 
 
 def _subject(new: NewTicket) -> tuple[SubjectKind, UUID]:
-    match new.run_id, new.conversation_id:
-        case UUID() as run_id, None:
-            return "run", run_id
-        case None, UUID() as conversation_id:
-            return "conversation", conversation_id
+    named: list[tuple[SubjectKind, UUID | None]] = [
+        ("run", new.run_id),
+        ("conversation", new.conversation_id),
+        ("document", new.document_id),
+    ]
+    match [(kind, subject_id) for kind, subject_id in named if subject_id is not None]:
+        case [subject]:
+            return subject
         case _:
-            raise invalid("body: name a runId or a conversationId, one of them")
+            raise invalid("body: name a runId, a conversationId or a documentId, one of them")
 
 
 async def _exists(connection: Connection, kind: SubjectKind, subject_id: UUID) -> bool:
-    if kind == "run":
-        return await select_run(connection, subject_id) is not None
-    return await select_conversation(connection, subject_id) is not None
+    match kind:
+        case "run":
+            return await select_run(connection, subject_id) is not None
+        case "conversation":
+            return await select_conversation(connection, subject_id) is not None
+        case "document":
+            return await select_document(connection, subject_id) is not None
 
 
 def _hash(secret: str) -> bytes:
@@ -73,4 +83,4 @@ def _hash(secret: str) -> bytes:
 
 
 def _refused() -> ThroughlineError:
-    return ThroughlineError(ErrorCode.UNAUTHORIZED, "The ticket is not good for this stream.")
+    return ThroughlineError(ErrorCode.UNAUTHORIZED, "The ticket is not good here.")

@@ -1,5 +1,8 @@
 """Documents. What they say is also edited in their rooms; here an edit is one transaction."""
 
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
@@ -9,16 +12,18 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
 from api.auth import Principal, authenticate
-from api.errors import not_found
+from api.errors import invalid, not_found
 from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor, NewestFirst
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
+from common.documents.announcements import announce_deletion, announce_edit
 from common.documents.editing import TooLarge, create_document, edit_document, read_text
 from common.documents.edits import rewrite
 from common.errors import ErrorCode, ThroughlineError
 from common.ids import new_id
 from common.model.answers import Page
 from common.model.documents import Document, DocumentChange, DocumentDetail, DocumentEdit, NewDocument
+from common.redis import REDIS_DOWN
 from common.store.database import Connection, workspace_transaction
 from common.store.document_log import Actor, select_edits
 from common.store.documents import (
@@ -35,6 +40,9 @@ Words = Annotated[
         name="q", max_length=200, description="Words of the name or the text, or what they begin with; all of them."
     ),
 ]
+
+
+_TELL_S = 1.0
 
 
 class _Before(NamedTuple):
@@ -65,6 +73,8 @@ async def list_documents(
     q: Words = None,
 ) -> Page[Document]:
     """Lists documents, newest first. What is being typed is found after some seconds."""
+    if q is not None and "\x00" in q:
+        raise invalid("q: text may not contain U+0000")
     cursors = ListCursor("documents", principal.workspace_id, q)
     before = cursors.read(cursor, NewestFirst)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
@@ -89,17 +99,21 @@ async def change_document(
         async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
             if data.name is not UNSET and await update_document_name(connection, document_id, data.name) is None:
                 raise not_found()
+            edited = None
             if wanted is not UNSET:
-                await edit_document(
+                edited = await edit_document(
                     connection,
                     principal.workspace_id,
                     document_id,
                     lambda text: rewrite(text, wanted),
                     _actor(principal),
                 )
-            return await _read(connection, document_id)
+            document = await _read(connection, document_id)
     except TooLarge as error:
         raise _too_large(error) from None
+    if edited is not None:
+        await _tell(announce_edit(resources.redis, document_id, edited))
+    return document
 
 
 @delete("/{document_id:uuid}", responses=refusals(404))
@@ -108,6 +122,7 @@ async def delete_document(resources: Process, principal: Asker, document_id: Fro
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         if not await update_document_deleted(connection, document_id):
             raise not_found()
+    await _tell(announce_deletion(resources.redis, document_id))
 
 
 @post("/{document_id:uuid}/restore", status_code=200, responses=refusals(404))
@@ -138,6 +153,13 @@ async def list_document_edits(
             connection, document_id, before=None if before is None else before.first_seq, limit=limit + 1
         )
     return cursors.page(edits, limit, lambda edit: (edit.first_seq,))
+
+
+async def _tell(announcement: Awaitable[None]) -> None:
+    """Nobody waits long for it: who has the document open looks by themselves every few seconds."""
+    with suppress(*REDIS_DOWN, TimeoutError):
+        async with asyncio.timeout(_TELL_S):
+            await announcement
 
 
 async def _read(connection: Connection, document_id: UUID) -> DocumentDetail:

@@ -1,4 +1,4 @@
-"""Tickets: for streams of clients that can send no headers."""
+"""Tickets: for streams and sockets of clients that can send no headers."""
 
 from litestar import Router, post
 from litestar.params import JSONBody
@@ -13,7 +13,9 @@ from common.model.requests import NewTicket
 
 @post("/", responses=refusals(404, 413, 415), opt={"reads": True})
 async def create_ticket(resources: Process, principal: Asker, data: JSONBody[NewTicket]) -> Ticket:
-    """Mints a ticket for the stream of a run or a conversation: `?ticket=`, first used before `expiresAt`."""
+    """Mints a ticket for the stream of a run or a conversation, or the socket of a document: `?ticket=`, first used
+    before `expiresAt`.
+    """
     return await mint_ticket(resources, principal, data)
 
 

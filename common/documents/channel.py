@@ -21,7 +21,11 @@ class Kind(IntEnum):
     AWARENESS = 2
     """Who is there, in y-protocols' encoding."""
     QUERY = 3
-    """Somebody has just come, and asks who is there."""
+    """A process has just opened the document, and asks who is there."""
+    VISIT = 4
+    """An agent is at work in the document; in y-protocols' encoding as well."""
+    DELETED = 5
+    """The document was deleted."""
 
 
 class Note(NamedTuple):

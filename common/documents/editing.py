@@ -11,10 +11,21 @@ from uuid import UUID
 
 from common.documents.edits import Splice, append
 from common.documents.kinds import KINDS, MARKDOWN, Kind
-from common.documents.replica import Replica
+from common.documents.replica import Replica, merged
+from common.documents.update_scan import scan_update
 from common.model.documents import MAX_DOCUMENT_BYTES, Document
 from common.store.database import Connection
-from common.store.document_log import Actor, Stored, Update, append_updates, ensure_client, select_stored, upsert_text
+from common.store.document_log import (
+    EMPTY,
+    Actor,
+    Stored,
+    Update,
+    append_updates,
+    ensure_client,
+    select_stored,
+    upsert_snapshot,
+    upsert_text,
+)
 from common.store.documents import insert_document, lock_document
 
 _CLIENT_BITS = 32
@@ -28,11 +39,14 @@ class TooLarge(ValueError):
 
 
 class Edited(NamedTuple):
-    """A document after an edit. `update` is what to tell those who have it open; empty when nothing changed."""
+    """A document after an edit. `update` is what to tell those who have it open; empty when nothing changed. `client`
+    is who has edited, as Yjs sees it.
+    """
 
     seq: int
     update: bytes
     text: str
+    client: int
 
 
 async def create_document(
@@ -41,7 +55,7 @@ async def create_document(
     """The document, with `content` as its first update. Raises TooLarge."""
     document = await insert_document(connection, document_id, name, MARKDOWN.name, actor.id)
     if content:
-        stored = Stored(document.kind, 0, [])
+        stored = Stored(document.kind, 0, [EMPTY])
         await _edit(connection, workspace_id, document_id, stored, lambda text: append(text, content), actor)
         locked = await lock_document(connection, document_id)
         assert locked is not None
@@ -75,29 +89,28 @@ async def _edit(
     connection: Connection, workspace_id: UUID, document_id: UUID, stored: Stored, edit: Edit, actor: Actor
 ) -> Edited:
     client = await ensure_client(connection, document_id, actor, secrets.randbits(_CLIENT_BITS))
-    update, text, splices = _carry_out(KINDS[stored.kind], stored.parts, client, edit)
+    kind = KINDS[stored.kind]
+    update, text = _carry_out(kind, stored.parts, client, edit)
     if not update:
-        return Edited(stored.head_seq, b"", text)
-    inserted = sum(_units(splice.inserted) for splice in splices)
-    removed = sum(_units(splice.removed) for splice in splices)
-    seq = await append_updates(connection, workspace_id, document_id, [Update(update, inserted, removed, actor)])
+        return Edited(stored.head_seq, b"", text, client)
+    scan = scan_update(update, kind)
+    seq = await append_updates(
+        connection, workspace_id, document_id, [Update(update, scan.inserted, scan.removed, actor)]
+    )
     assert seq is not None, "its row is locked"
     await upsert_text(connection, document_id, seq, text)
-    return Edited(seq, update, text)
+    if stored.has_long_tail:  # Where nobody has the document open, nobody else would make one.
+        await upsert_snapshot(connection, document_id, seq, merged(kind, [*stored.parts, update]))
+    return Edited(seq, update, text, client)
 
 
-def _carry_out(kind: Kind, parts: list[bytes], client: int, edit: Edit) -> tuple[bytes, str, list[Splice]]:
+def _carry_out(kind: Kind, parts: list[bytes], client: int, edit: Edit) -> tuple[bytes, str]:
     replica = Replica(kind, parts, client)
     try:
-        splices = edit(replica.text)
-        update = replica.edit(splices)
+        update = replica.edit(edit(replica.text))
         text = replica.text
     finally:
         replica.close()
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise TooLarge(f"a document has at most {MAX_DOCUMENT_BYTES} bytes")
-    return update, text, splices
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
+    return update, text

@@ -11,6 +11,7 @@ from pycrdt import Doc, Subscription, Text, merge_updates
 
 from common.documents.edits import Splice, apply_splices
 from common.documents.kinds import Kind
+from common.documents.update_scan import read_state
 
 
 class Replica:
@@ -83,3 +84,17 @@ class Replica:
 def merge(updates: Sequence[bytes]) -> bytes:
     """Updates as one; empty for none. Takes quadratic time: for the few that have queued, not for a whole document."""
     return merge_updates(*updates) if updates else b""
+
+
+def merged(kind: Kind, parts: Sequence[bytes]) -> bytes:
+    """One update that makes what `parts` make together; that it does is made sure of."""
+    whole = Replica(kind, parts)
+    snapshot = whole.update_since()
+    copy = Replica(kind, [snapshot])
+    try:
+        if copy.text != whole.text or read_state(copy.state) != read_state(whole.state):
+            raise AssertionError("a snapshot says something else than its updates")
+        return snapshot
+    finally:
+        copy.close()
+        whole.close()

@@ -5,8 +5,10 @@ another root type is content that nobody else sees. Update format 1: Yjs, `src/u
 `src/structs/Item.js`.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from common.documents import lib0
 from common.documents.kinds import Content, Kind
 from common.documents.lib0 import Malformed, Reader
 
@@ -28,32 +30,26 @@ class Span(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What an update claims to bring."""
+    """What an update claims to bring.
+
+    `needs` is up to where it refers to each client's clocks: neighbours of what it brings, and what it deletes. Whoever
+    lacks some of that cannot take it in. Lengths are in UTF-16 units.
+    """
 
     spans: dict[int, Span]
-    deletes: bool
+    needs: dict[int, int]
+    inserted: int
+    removed: int
 
     @property
     def is_empty(self) -> bool:
         """Whether it brings nothing at all."""
-        return not self.spans and not self.deletes
+        return not self.spans and not self.removed
 
 
 def scan_update(update: bytes, kind: Kind) -> Scan:
     """What `update` brings to a document of this kind. Raises Malformed for one that must not reach it."""
-    reader = Reader(update)
-    spans: dict[int, Span] = {}
-    for _ in range(reader.count()):
-        items, client, first = reader.count(), reader.uint(), reader.uint()
-        if client in spans:
-            raise Malformed("a client comes twice")
-        clock = first
-        for _ in range(items):
-            clock = _checked(clock + _item(reader, kind))
-        spans[client] = Span(first, clock)
-    deletes = _scan_deletes(reader)
-    reader.end()
-    return Scan(spans, deletes)
+    return _Scanner(update, kind).scan()
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -64,52 +60,89 @@ def read_state(state: bytes) -> dict[int, int]:
     return clocks
 
 
-def _item(reader: Reader, kind: Kind) -> int:
-    """Reads one item; how many clocks it takes."""
-    info = reader.byte()
-    content = info & _CONTENT_BITS
-    if content not in kind.contents:
-        raise Malformed(f"this document has no content of type {content}")
-    if content in _BARE:
-        if info != content:
-            raise Malformed("a gap has no neighbours")
-        return _length(reader.uint())
-    _read_place(reader, info, kind)
-    match content:
-        case Content.DELETED:
-            return _length(reader.uint())
-        case Content.STRING:
-            return _length(len(reader.text().encode("utf-16-le")) // 2)
-        case _:  # Content.FORMAT: a key and a value in JSON
-            reader.text()
-            reader.text()
-            return 1
+def write_state(clocks: Mapping[int, int]) -> bytes:
+    """The state vector of these clocks."""
+    return lib0.uint(len(clocks)) + b"".join(lib0.uint(client) + lib0.uint(clock) for client, clock in clocks.items())
 
 
-def _read_place(reader: Reader, info: int, kind: Kind) -> None:
-    """An item says who its neighbours are; one without any says where it is."""
-    for side in (_HAS_LEFT, _HAS_RIGHT):
-        if info & side:
-            reader.uint()
-            _checked(reader.uint())
-    if info & (_HAS_LEFT | _HAS_RIGHT):
-        return
-    if reader.uint() != 1:
-        raise Malformed("this document has no nested types")
-    root = reader.text()
-    if root != kind.root:
-        raise Malformed(f"this document's text is {kind.root!r}, not {root[:40]!r}")
-    if info & _HAS_KEY:
-        raise Malformed("this document has no attributes")
+class _Scanner:
+    """One pass over one update."""
 
+    def __init__(self, update: bytes, kind: Kind) -> None:
+        self._reader = Reader(update)
+        self._kind = kind
+        self._needs: dict[int, int] = {}
+        self._inserted = 0
 
-def _scan_deletes(reader: Reader) -> bool:
-    clients = reader.count()
-    for _ in range(clients):
-        reader.uint()
+    def scan(self) -> Scan:
+        reader = self._reader
+        spans: dict[int, Span] = {}
         for _ in range(reader.count()):
-            _checked(reader.uint() + _length(reader.uint()))
-    return clients > 0
+            items, client, first = reader.count(), reader.uint(), reader.uint()
+            if client in spans:
+                raise Malformed("a client comes twice")
+            clock = first
+            for _ in range(items):
+                clock = _checked(clock + self._item())
+            spans[client] = Span(first, clock)
+        removed = self._deletes()
+        reader.end()
+        return Scan(spans, self._needs, self._inserted, removed)
+
+    def _item(self) -> int:
+        """Reads one item; how many clocks it takes."""
+        reader = self._reader
+        info = reader.byte()
+        content = info & _CONTENT_BITS
+        if content not in self._kind.contents:
+            raise Malformed(f"this document has no content of type {content}")
+        if content in _BARE:
+            if info != content:
+                raise Malformed("a gap has no neighbours")
+            return _length(reader.uint())
+        self._place(info)
+        match content:
+            case Content.DELETED:
+                return _length(reader.uint())
+            case Content.STRING:
+                length = _length(len(reader.text().encode("utf-16-le")) // 2)
+                self._inserted += length
+                return length
+            case _:  # Content.FORMAT: a key and a value in JSON
+                reader.text()
+                reader.text()
+                return 1
+
+    def _place(self, info: int) -> None:
+        """An item says who its neighbours are; one without any says where it is."""
+        reader = self._reader
+        for side in (_HAS_LEFT, _HAS_RIGHT):
+            if info & side:
+                self._need(reader.uint(), _checked(reader.uint() + 1))
+        if info & (_HAS_LEFT | _HAS_RIGHT):
+            return
+        if reader.uint() != 1:
+            raise Malformed("this document has no nested types")
+        root = reader.text()
+        if root != self._kind.root:
+            raise Malformed(f"this document's text is {self._kind.root!r}, not {root[:40]!r}")
+        if info & _HAS_KEY:
+            raise Malformed("this document has no attributes")
+
+    def _deletes(self) -> int:
+        reader = self._reader
+        removed = 0
+        for _ in range(reader.count()):
+            client = reader.uint()
+            for _ in range(reader.count()):
+                first, length = reader.uint(), _length(reader.uint())
+                self._need(client, _checked(first + length))
+                removed += length
+        return removed
+
+    def _need(self, client: int, end: int) -> None:
+        if end > self._needs.get(client, 0):
+            self._needs[client] = end
 
 
 def _length(value: int) -> int:

@@ -126,7 +126,8 @@ class Regeneration(_Request, kw_only=True):
 
 
 class NewTicket(_Request, kw_only=True):
-    """`POST /v1/tickets`: exactly one of the two."""
+    """`POST /v1/tickets`: exactly one of the three."""
 
     run_id: UUID | None = None
     conversation_id: UUID | None = None
+    document_id: UUID | None = None

@@ -26,6 +26,8 @@ _TALKATIVE = (
     "httpx2",
     "openai",
     "uvicorn.access",
+    "uvicorn.error",
+    "websockets",
 )
 """Libraries whose lower levels log requests: bodies are content, and a URL may carry a ticket."""
 

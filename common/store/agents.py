@@ -97,3 +97,11 @@ async def update_agent_deleted(connection: Connection, agent_id: UUID) -> bool:
 
 def _read_agent(row: Row) -> Agent:
     return Agent(**{**row, "settings": msgspec.convert(row["settings"], AgentSettings)})
+
+
+async def select_agent_name(connection: Connection, run_id: UUID) -> str | None:
+    """What the agent of a run is called; None for a run without one."""
+    name: str | None = await connection.fetchval(
+        "select a.name from runs r join agents a on a.id = r.agent_id where r.id = $1", run_id
+    )
+    return name

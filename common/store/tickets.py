@@ -1,4 +1,4 @@
-"""Tickets: what opens one stream for a client that can send no headers. Only their hash is stored."""
+"""Tickets: what opens one stream or document for a client that can send no headers. Only their hash is stored."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.store.database import Connection
 
-SubjectKind = Literal["run", "conversation"]
+SubjectKind = Literal["run", "conversation", "document"]
 
 
 class TicketHolder(NamedTuple):

@@ -6,25 +6,24 @@ it within the same moment. What people type meanwhile stays.
 
 from functools import partial
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from common.documents.channel import Kind, Note, publish
+from common.documents.announcements import announce_deletion, announce_edit, announce_visit
 from common.documents.editing import Edit, TooLarge, create_document, edit_document, read_text
 from common.documents.edits import NotOnce, append, replace_once
 from common.ids import new_id
 from common.model.requests import Name
 from common.model.run_state import Effect
+from common.store.agents import select_agent_name
 from common.store.document_log import Actor
 from common.store.documents import select_document, select_documents, update_document_deleted
 from worker.tools.base import ToolContext, ToolError, tool
 from worker.tools.transaction import ReadContext, TransactionContext
 
 _LISTED = 50
-_SENDER = uuid4()
-"""No room of any API's: all of them are to hear of it."""
 
 DocumentId = Annotated[UUID, Meta(description="The document's id, from doc_list, doc_search or doc_create.")]
 Words = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -125,6 +124,7 @@ async def doc_delete(id: DocumentId, context: TransactionContext) -> str:
     """Deletes a document. People can restore it."""
     if not await update_document_deleted(context.connection, id):
         raise _missing(id)
+    context.afterwards.append(partial(announce_deletion, document_id=id))
     return "Deleted."
 
 
@@ -147,9 +147,9 @@ async def _edit(context: TransactionContext, document_id: UUID, edit: Edit) -> W
     document = None if edited is None else await select_document(context.connection, document_id)
     if edited is None or document is None:
         raise _missing(document_id)
-    if edited.update:
-        note = Note(Kind.UPDATE, _SENDER, edited.seq, edited.update)
-        context.afterwards.append(partial(publish, document_id=document_id, note=note))
+    name = await select_agent_name(context.connection, context.run_id) or "Agent"
+    context.afterwards.append(partial(announce_edit, document_id=document_id, edited=edited))
+    context.afterwards.append(partial(announce_visit, document_id=document_id, edited=edited, name=name))
     return Written(document_id, document.name, len(edited.text))
 
 

@@ -1,0 +1,1 @@
+"""Documents that are open: a room for each, in each process, and what its members say to each other."""
