@@ -1,16 +1,13 @@
 """Rooms: what is typed is committed, then seen by everybody who has the document open."""
 
 from collections.abc import AsyncIterator
-from uuid import UUID
 
 import httpx
 import pytest
 
 from common.config import Settings
-from common.ids import new_id
-from tests.support.api_client import LiveApi, live_api, make_token
-from tests.support.eventually import eventually
-from tests.support.peer import Peer, peer
+from tests.support.api_client import LiveApi, live_api
+from tests.support.peer import peer
 
 
 @pytest.fixture
