@@ -1,12 +1,28 @@
 """Rooms: what is typed is committed, then seen by everybody who has the document open."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
+from api.collaboration import lobby, rooms
 from common.config import Settings
-from tests.support.api_client import LiveApi, live_api
+from common.documents.announcements import announce_edit
+from common.documents.compaction import compact
+from common.documents.editing import Edited, edit_document
+from common.documents.edits import append
+from common.ids import new_id
+from common.redis import open_redis
+from common.store import document_log
+from common.store.database import Pool, workspace_transaction
+from common.store.document_log import Actor
+from tests.support.api_client import LiveApi, live_api, make_token
+from tests.support.eventually import eventually
 from tests.support.peer import peer
 
 
@@ -17,44 +33,49 @@ async def other_api(settings: Settings) -> AsyncIterator[LiveApi]:
         yield api
 
 
-async def make_document(client: httpx.AsyncClient, content: str = "") -> str:
-    """The id of a new document."""
+async def _document(client: httpx.AsyncClient, content: str = "") -> str:
     answer = await client.post("/v1/documents", json={"name": "Fish", "content": content})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 
 
-async def text_of(client: httpx.AsyncClient, document: str) -> str:
-    """What the document says, as it is committed."""
-    return str((await client.get(f"/v1/documents/{document}")).json()["content"])
+async def _committed(client: httpx.AsyncClient, document: str) -> Any:
+    return (await client.get(f"/v1/documents/{document}")).json()["content"]
 
 
-def by_header(client: httpx.AsyncClient) -> dict[str, dict[str, str]]:
+def _as(client: httpx.AsyncClient) -> dict[str, Any]:
     """How a program opens a document: with its token in a header."""
     return {"additional_headers": {"authorization": client.headers["authorization"]}}
+
+
+async def _append(pool: Pool, workspace_id: UUID, document: str, text: str) -> Edited:
+    """An edit of which nobody is told."""
+    async with workspace_transaction(pool, workspace_id) as connection:
+        edited = await edit_document(
+            connection, workspace_id, UUID(document), lambda old: append(old, text), Actor("user", "carol")
+        )
+    assert edited is not None
+    return edited
 
 
 async def test_what_is_typed_is_seen_in_another_process(
     api: LiveApi, other_api: LiveApi, client: httpx.AsyncClient
 ) -> None:
     """Both ways, in order, and in GET."""
-    document = await make_document(client, "cod\n")
-    async with (
-        peer(api.url, document, **by_header(client)) as one,
-        peer(other_api.url, document, **by_header(client)) as two,
-    ):
+    document = await _document(client, "cod\n")
+    async with peer(api.url, document, **_as(client)) as one, peer(other_api.url, document, **_as(client)) as two:
         await one.shows("cod\n")
         await two.shows("cod\n")
         one.type("eel 😀\n")
         await two.shows("cod\neel 😀\n")
         two.type("tuna\n", at=0)
         await one.shows("tuna\ncod\neel 😀\n")
-        assert await text_of(client, document) == one.text
+        assert await _committed(client, document) == one.text
 
 
 async def test_ticket_opens_just_its_document(api: LiveApi, client: httpx.AsyncClient) -> None:
-    """Another one's, and none at all, do not."""
-    document, other = await make_document(client, "cod"), await make_document(client)
+    """Another one's does not, nor does it open a stream."""
+    document, other = await _document(client, "cod"), await _document(client)
     ticket = (await client.post("/v1/tickets", json={"documentId": document})).json()["ticket"]
     async with peer(api.url, document, query=f"?ticket={ticket}") as opened:
         await opened.shows("cod")
@@ -62,10 +83,213 @@ async def test_ticket_opens_just_its_document(api: LiveApi, client: httpx.AsyncC
         assert await refused.closed() == 4401
 
 
+async def test_token_may_be_the_first_message(api: LiveApi, client: httpx.AsyncClient) -> None:
+    """For those who can send no header; anything else in its place is refused."""
+    document = await _document(client, "cod")
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    for first, code in ((f'{{"token":"{token}"}}', None), ('{"token":"x"}', 4401), ("{", 4401), (b"\0\0\1\0", 4401)):
+        async with peer(api.url, document, first=first) as someone:
+            if code is None:
+                await someone.shows("cod")
+            else:
+                assert await someone.closed() == code
+
+
+@pytest.mark.parametrize("name", [str(new_id()), "fish", "%00", "..%2f"])
+async def test_document_that_is_not_there_is_closed_as_such(api: LiveApi, client: httpx.AsyncClient, name: str) -> None:
+    """After the accept: a refusal before it would be tried again for ever."""
+    async with peer(api.url, name, **_as(client)) as someone:
+        assert await someone.closed() == 4404
+
+
+async def test_document_of_another_workspace_is_not_there(
+    api: LiveApi, client: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    """Also while its room is open."""
+    document = await _document(client, "cod")
+    async with peer(api.url, document, **_as(client)) as one, peer(api.url, document, **_as(stranger)) as two:
+        assert await two.closed() == 4404
+        await one.shows("cod")
+    assert (await stranger.post("/v1/tickets", json={"documentId": document})).status_code == 404
+
+
+async def test_page_of_a_stranger_is_refused(api: LiveApi, client: httpx.AsyncClient) -> None:
+    """Our own origin, and those that CORS allows, are not."""
+    document = await _document(client, "cod")
+    async with peer(api.url, document, origin="https://evil.example", **_as(client)) as someone:
+        assert await someone.closed() == 4403
+    async with peer(api.url, document, origin="null", **_as(client)) as someone:
+        assert await someone.closed() == 4403
+    async with peer(api.url, document, origin=api.url, **_as(client)) as someone:
+        await someone.shows("cod")
+
+
+async def test_viewer_reads_along(api: LiveApi, client: httpx.AsyncClient, workspace_id: UUID) -> None:
+    """What they write is dropped, and they are told so, once."""
+    document = await _document(client, "cod")
+    viewer = await api.member(workspace_id, "viewer", "vera")
+    async with peer(api.url, document, **_as(viewer)) as reader, peer(api.url, document, **_as(client)) as writer:
+        await reader.shows("cod")
+        reader.type(" and more")
+        reader.type(" still")
+        await eventually(lambda: reader.refusals)
+        writer.type("eel ", at=0)
+        await reader.shows("eel cod and more still")
+        assert (writer.text, reader.refusals) == ("eel cod", 1)
+        assert await _committed(client, document) == "eel cod"
+
+
+async def test_socket_ends_with_its_token(api: LiveApi, client: httpx.AsyncClient, workspace_id: UUID) -> None:
+    """On the second, however busy it is; another token goes on."""
+    document = await _document(client, "cod")
+    token = make_token(api.settings.jwt_secret, (workspace_id, "member"), exp=int(time.time()) + 2)
+    async with peer(api.url, document, first=f'{{"token":"{token}"}}') as someone:
+        await someone.shows("cod")
+        assert await someone.closed(5) == 4401
+
+
+async def test_deleted_document_is_closed_everywhere(
+    api: LiveApi, other_api: LiveApi, client: httpx.AsyncClient
+) -> None:
+    """At once; restored, it opens again."""
+    document = await _document(client, "cod")
+    async with peer(api.url, document, **_as(client)) as one, peer(other_api.url, document, **_as(client)) as two:
+        await one.shows("cod")
+        await two.shows("cod")
+        await client.delete(f"/v1/documents/{document}")
+        assert [await one.closed(2), await two.closed(2)] == [4404, 4404]
+    await client.post(f"/v1/documents/{document}/restore")
+    async with peer(api.url, document, **_as(client)) as again:
+        await again.shows("cod")
+
+
 async def test_change_over_http_is_seen_at_once(api: LiveApi, client: httpx.AsyncClient) -> None:
-    """As an edit of its lines."""
-    document = await make_document(client, "cod\neel\n")
-    async with peer(api.url, document, **by_header(client)) as opened:
+    """As an edit of its lines: who types in another one is not disturbed."""
+    document = await _document(client, "cod\neel\n")
+    async with peer(api.url, document, **_as(client)) as opened:
         await opened.shows("cod\neel\n")
+        place = opened.content.sticky_index(5)
         await client.patch(f"/v1/documents/{document}", json={"content": "cod\ntuna\neel\n"})
-        await opened.shows("cod\ntuna\neel\n", 1)
+        await opened.shows("cod\ntuna\neel\n", 2)
+        assert place.get_index() == 10
+
+
+async def test_history_says_who_typed(api: LiveApi, client: httpx.AsyncClient, workspace_id: UUID) -> None:
+    """What one types without a pause is one entry."""
+    document = await _document(client)
+    bob = await api.member(workspace_id, user="bob")
+    async with peer(api.url, document, **_as(client)) as one, peer(api.url, document, **_as(bob)) as two:
+        await asyncio.gather(one.synced.wait(), two.synced.wait())
+        for letter in "cod 😀":
+            one.type(letter)
+        await two.shows("cod 😀")
+        del two.content[0:3]
+        await one.shows(" 😀")
+    edits = (await client.get(f"/v1/documents/{document}/history")).json()["data"]
+    assert [(edit["actorId"], edit["inserted"], edit["removed"]) for edit in edits] == [("bob", 0, 3), ("alice", 6, 0)]
+
+
+async def test_update_whose_note_was_lost_is_found(
+    api: LiveApi, client: httpx.AsyncClient, pool: Pool, workspace_id: UUID
+) -> None:
+    """By a look at the numbers every few seconds; at once when a later one comes."""
+    document = await _document(client, "cod")
+    redis = open_redis(api.settings.redis_url)
+    async with peer(api.url, document, **_as(client)) as opened:
+        await opened.shows("cod")
+        await _append(pool, workspace_id, document, " eel")
+        await opened.shows("cod eel", 8)
+        await _append(pool, workspace_id, document, " tuna")
+        later = await _append(pool, workspace_id, document, " ray")
+        await announce_edit(redis, UUID(document), later)
+        await opened.shows("cod eel tuna ray", 2)
+        opened.type("!")
+        await eventually(lambda: _is_committed(client, document, "cod eel tuna ray!"))
+    await redis.aclose()
+
+
+async def _is_committed(client: httpx.AsyncClient, document: str, text: str) -> bool:
+    return bool(await _committed(client, document) == text)
+
+
+async def test_compaction_while_people_type_loses_nothing(
+    api: LiveApi,
+    other_api: LiveApi,
+    client: httpx.AsyncClient,
+    pool: Pool,
+    workspace_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also for a room that has missed what is now part of a snapshot."""
+    monkeypatch.setattr(document_log, "_LONG_TAIL", 10)
+    document = await _document(client, "cod\n")
+    async with peer(api.url, document, **_as(client)) as one, peer(other_api.url, document, **_as(client)) as two:
+        await asyncio.gather(one.shows("cod\n"), two.shows("cod\n"))
+        compactions = 0
+        for number in range(1_500):
+            (one if number % 2 else two).type(f"{number} ", at=0)
+            if number % 50 == 0:
+                compactions += await compact(pool, workspace_id, UUID(document))
+        await one.shows(lambda text: len(text.split()) == 1_501)
+        await two.shows(lambda text: text == one.text)
+        for _ in range(10):
+            await _append(pool, workspace_id, document, "end")  # which nobody is told of
+        await compact(pool, workspace_id, UUID(document))
+        await one.shows(lambda text: text.endswith("endend"), 8)
+        await two.shows(lambda text: text == one.text, 8)
+    assert compactions >= 2
+    assert await _committed(client, document) == one.text
+
+
+async def test_what_is_typed_is_found_by_search(
+    api: LiveApi, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some seconds later."""
+    monkeypatch.setattr(rooms, "_KEEP_UP_S", 0.2)
+    document = await _document(client)
+    async with peer(api.url, document, **_as(client)) as opened:
+        await opened.synced.wait()
+        opened.type("turbot")
+
+        async def found() -> bool:
+            return bool((await client.get("/v1/documents", params={"q": "turbot"})).json()["data"])
+
+        await eventually(found)
+
+
+async def test_room_that_nobody_is_in_is_closed(
+    api: LiveApi, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while; whoever comes then finds everything."""
+    monkeypatch.setattr(rooms, "_KEEP_UP_S", 0.1)
+    monkeypatch.setattr(rooms, "_IDLE_S", 0.3)
+    document = await _document(client, "cod")
+    async with peer(api.url, document, **_as(client)) as opened:
+        await opened.shows("cod")
+        assert len(api.app.state.rooms) == 1
+    await eventually(lambda: len(api.app.state.rooms) == 0)
+    async with peer(api.url, document, **_as(client)) as again:
+        await again.shows("cod")
+
+
+async def test_silent_connection_hears_something(
+    api: LiveApi, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """y-websocket would take it for dead."""
+    monkeypatch.setattr(lobby, "_KEEP_ALIVE_S", 0.5)
+    document = await _document(client, "cod")
+    async with peer(api.url, document, **_as(client)) as opened:
+        await opened.shows("cod")
+        heard = opened.messages
+        await eventually(lambda: opened.messages > heard + 1)
+
+
+async def test_stopping_server_says_so(settings: Settings, client: httpx.AsyncClient) -> None:
+    """So that clients go elsewhere at once; what they have typed until then is kept by them."""
+    document = await _document(client, "cod")
+    async with live_api(msgspec.structs.replace(settings)) as leaving:
+        connecting = peer(leaving.url, document, **_as(client))
+        opened = await connecting.__aenter__()
+        await opened.shows("cod")
+    assert await opened.closed() == 1012
+    await connecting.__aexit__(None, None, None)

@@ -18,8 +18,10 @@ from tests.support.eventually import eventually
 class Peer:
     """Somebody who has a document open. What they type is sent at once; what others do comes by itself."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, first: bytes | str | None = None) -> None:
         self.socket = socket
+        self.messages = 0
+        self._first = first
         self.doc: Doc[Text] = Doc()
         self.content: Text = self.doc.get("content", type=Text)
         self.synced = asyncio.Event()
@@ -84,9 +86,12 @@ class Peer:
 
     async def _read(self) -> None:
         with suppress(ConnectionClosed):
+            if self._first is not None:
+                await self.send(self._first)
             await self.send(messages.ask_changes(self.doc.get_state()))
             async for data in self.socket:
                 assert isinstance(data, bytes)
+                self.messages += 1
                 await self._take(data)
 
     async def _take(self, data: bytes) -> None:
@@ -113,11 +118,13 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(url: str, document_id: str, **options: Any) -> AsyncIterator[Peer]:
-    """Opens a document at the API `url`; `options` are those of the socket. It may be closed at once."""
+async def peer(url: str, document_id: str, *, first: bytes | str | None = None, **options: Any) -> AsyncIterator[Peer]:
+    """Opens a document at the API `url`, with `first` as the first message; `options` are those of the socket. It may
+    be closed at once.
+    """
     address = f"{url.replace('http', 'ws', 1)}/v1/documents/{document_id}/sync{options.pop('query', '')}"
     async with connect(address, max_size=None, proxy=None, **options) as socket:
-        opened = Peer(socket)
+        opened = Peer(socket, first)
         try:
             yield opened
         finally:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from redis.asyncio import Redis
 
 from common.ids import new_id
 from common.model.messages import AgentSettings
@@ -12,7 +13,7 @@ from common.model.steps import LedgerCall
 from common.store.run_transitions import RunSpec
 from tests.support.eventually import eventually
 from worker.run.last_chances import LastChances
-from worker.run.tool_calls import Performance, Stores, ToolRunner
+from worker.run.tool_calls import Performance, ToolRunner
 from worker.tools.base import ToolContext, tool
 
 _STEPS_DONE = 1
@@ -142,7 +143,7 @@ def _runner(ledger: Ledger, chances: LastChances, last_chance: bool = True) -> T
         cancel_requested=False,
         created_by="alice",
     )
-    return ToolRunner({"linger": linger, "once": once}, ledger, spec, lambda: 3, 30, chances, cast(Stores, None))
+    return ToolRunner({"linger": linger, "once": once}, ledger, spec, lambda: 3, 30, chances, cast(Redis, None))
 
 
 def _call(id_: str, **fields: Any) -> LedgerCall:

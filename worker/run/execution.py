@@ -18,7 +18,7 @@ from worker.run.lease import Lease
 from worker.run.loop import Plan, run_loop
 from worker.run.resources import Resources
 from worker.run.sink import Sink
-from worker.run.tool_calls import Stores, ToolRunner
+from worker.run.tool_calls import ToolRunner
 from worker.run.turn import TurnLimits
 from worker.tools.base import Tool
 
@@ -141,7 +141,7 @@ class Execution:
             lambda: self._lease.attempt,
             settings.tool_timeout_s,
             self._resources.last_chances,
-            Stores(self._resources.pool, self._resources.redis),
+            self._resources.redis,
         )
         self._body = asyncio.create_task(
             run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
@@ -12,22 +12,15 @@ from common.model.run_state import Effect, Outcome
 from common.model.steps import LedgerCall
 from common.redis import REDIS_DOWN
 from common.settle import UNKNOWN_OUTCOME
-from common.store.database import DATABASE_DOWN, Connection, Pool, workspace_transaction
+from common.store.database import Connection
 from common.store.run_transitions import RunSpec
 from worker.run.last_chances import LastChances
 from worker.tools.base import Access, Tool, ToolContext, idempotency_key
-from worker.tools.execute import ToolOutcome, execute, failed
+from worker.tools.execute import ToolOutcome, execute
 from worker.tools.transaction import Announcement, ReadContext, TransactionContext, execute_within
 
 Performance = Callable[[Connection], Awaitable[ToolOutcome]]
 """Carries a call out within a transaction."""
-
-
-class Stores(NamedTuple):
-    """What tools that work on our own database are given."""
-
-    pool: Pool
-    redis: Redis
 
 
 class Ledger(Protocol):
@@ -51,7 +44,7 @@ class ToolRunner:
         attempt: Callable[[], int],
         timeout_s: float,
         last_chances: LastChances,
-        stores: Stores,
+        redis: Redis,
     ) -> None:
         self._tools = tools
         self._ledger = ledger
@@ -59,7 +52,7 @@ class ToolRunner:
         self._attempt = attempt
         self._timeout_s = timeout_s
         self._last_chances = last_chances
-        self._stores = stores
+        self._redis = redis
 
     async def run(self, calls: list[LedgerCall]) -> None:
         """Every call has its result when this returns. When it is cancelled, so are the tools."""
@@ -86,41 +79,38 @@ class ToolRunner:
         if refusal is not None or tool is None:
             await self._ledger.finish_call(call, refusal or "", Outcome.ERROR, started=False)
             return
-        if tool.access is Access.WRITES:
-            await self._write(tool, call)
+        if tool.access is not Access.NONE:
+            await self._perform(tool, call)
             return
         await self._ledger.start_call(call)
         await failpoint("tool.before_effect")
-        answer = await self._execute(tool, call)
+        answer = await execute(tool, call.arguments, ToolContext(**self._known(call)), timeout_s=self._timeout_s)
         await failpoint("tool.after_effect")
         await self._ledger.finish_call(call, answer.content, answer.outcome, started=True)
 
-    async def _execute(self, tool: Tool, call: LedgerCall) -> ToolOutcome:
-        if tool.access is Access.NONE:
-            return await execute(tool, call.arguments, ToolContext(**self._known(call)), timeout_s=self._timeout_s)
-        try:
-            async with workspace_transaction(self._stores.pool, self._spec.workspace_id) as connection:
-                context = ReadContext(**self._known(call), connection=connection)
-                return await execute(tool, call.arguments, context, timeout_s=self._timeout_s)
-        except DATABASE_DOWN as error:
-            return failed(tool, ToolContext(**self._known(call)), error)
-
-    async def _write(self, tool: Tool, call: LedgerCall) -> None:
-        """The effect and its result are one commit; who else is to know hears of it afterwards, or finds it."""
+    async def _perform(self, tool: Tool, call: LedgerCall) -> None:
+        """What is done in our own database and its result are one commit, which waits for Postgres as every commit
+        does; who else is to know hears of it afterwards, or finds it.
+        """
         announcements: list[Announcement] = []
 
         async def perform(connection: Connection) -> ToolOutcome:
             announcements.clear()  # of an earlier try that was not committed
-            context = TransactionContext(**self._known(call), connection=connection, afterwards=announcements)
+            if tool.access is Access.READS:
+                context = ReadContext(**self._known(call), connection=connection)
+            else:
+                context = TransactionContext(**self._known(call), connection=connection, afterwards=announcements)
             await failpoint("tool.before_effect")
             outcome = await execute_within(tool, call.arguments, context)
             await failpoint("tool.after_effect")
+            if outcome.is_error:
+                announcements.clear()
             return outcome
 
         await self._ledger.perform_call(call, perform)
         with suppress(*REDIS_DOWN):
             for announce in announcements:
-                await announce(self._stores.redis)
+                await announce(self._redis)
 
     def _known(self, call: LedgerCall) -> dict[str, Any]:
         return {

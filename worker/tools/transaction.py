@@ -16,14 +16,17 @@ Announcement = Callable[[Redis], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadContext(ToolContext):
-    """For a tool that reads the run's workspace over `connection`, which is its own until it returns."""
+    """For a tool that reads the run's workspace over `connection`, which is its own until it returns.
+
+    While Postgres is out of reach, the call waits for it.
+    """
 
     connection: Connection
     access: ClassVar[Access] = Access.READS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransactionContext(ToolContext):
+class TransactionContext(ReadContext):
     """What a tool does over `connection` is committed with its result, or not at all.
 
     So it happens exactly once, whatever crashes. `connection` sees the run's workspace alone, and is the tool's until
@@ -31,12 +34,11 @@ class TransactionContext(ToolContext):
     committed, and may be lost in a crash: it can announce something, and no more.
     """
 
-    connection: Connection
     afterwards: list[Announcement]
     access: ClassVar[Access] = Access.WRITES
 
 
-async def execute_within(tool: Tool, arguments: dict[str, Any], context: TransactionContext) -> ToolOutcome:
+async def execute_within(tool: Tool, arguments: dict[str, Any], context: ReadContext) -> ToolOutcome:
     """Runs a call within its caller's transaction, which is rolled back to here when the tool fails.
 
     Raises one of DATABASE_DOWN, which says nothing about the call: its transaction is to be tried again, whose own time
@@ -49,5 +51,4 @@ async def execute_within(tool: Tool, arguments: dict[str, Any], context: Transac
         raise
     except Exception as error:
         await context.connection.execute("rollback to savepoint tool")
-        context.afterwards.clear()
         return failed(tool, context, error)

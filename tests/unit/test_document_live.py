@@ -1,0 +1,157 @@
+"""An open document: takes in what is complete, and nothing else."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycrdt import Doc, Text
+
+from common.documents import lib0
+from common.documents.kinds import MARKDOWN
+from common.documents.live import Broken, Full, Incomplete, LiveDocument
+from common.documents.replica import Replica, merged
+from common.documents.update_scan import Scan, Span, read_state, scan_update
+from common.model.documents import MAX_DOCUMENT_BYTES
+
+
+class _Writer:
+    """Somebody who edits alone, and the updates that this makes."""
+
+    def __init__(self, client: int) -> None:
+        self.doc: Doc[Text] = Doc(client_id=client)
+        self.text: Text = self.doc.get("content", type=Text)
+        self.updates: list[bytes] = []
+        self._subscription = self.doc.observe(lambda event: self.updates.append(event.update))
+
+
+def _take(live: LiveDocument, update: bytes) -> Any:
+    return live.take(update, scan_update(update, MARKDOWN))
+
+
+def test_what_is_new_is_taken_once() -> None:
+    """The second time there is nothing new in it."""
+    writer = _Writer(7)
+    writer.text.insert(0, "cod 😀")
+    live = LiveDocument(MARKDOWN, [])
+    taken = _take(live, writer.updates[0])
+    assert (taken.data, taken.scan.inserted, taken.scan.removed) == (writer.updates[0], 6, 0)
+    assert _take(live, writer.updates[0]) is None
+    assert live.text == "cod 😀"
+    assert live.known_state == live.state
+
+
+def test_part_that_is_new_is_told_alone() -> None:
+    """Of an update that is known in part."""
+    writer = _Writer(7)
+    writer.text.insert(0, "cod")
+    live = LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    writer.text.insert(3, " eel")
+    taken = _take(live, writer.doc.get_update())
+    assert (taken.scan.spans, taken.scan.inserted) == ({7: Span(3, 7)}, 4)
+
+
+@pytest.mark.parametrize("missing", ["earlier clocks", "a neighbour", "what is deleted"])
+def test_update_that_needs_what_is_not_here_is_left_alone(missing: str) -> None:
+    """It would be kept aside, unseen, without a limit."""
+    first, second = _Writer(7), _Writer(8)
+    first.text.insert(0, "cod")
+    second.doc.apply_update(first.doc.get_update())
+    match missing:
+        case "earlier clocks":
+            first.text.insert(3, " eel")
+            update = first.updates[1]
+        case "a neighbour":
+            second.text.insert(1, "x")
+            update = second.updates[-1]
+        case _:
+            del second.text[0:2]
+            update = second.updates[-1]
+    live = LiveDocument(MARKDOWN, [])
+    with pytest.raises(Incomplete):
+        _take(live, update)
+    assert (live.text, live.state) == ("", b"\0")
+    _take(live, first.updates[0])
+    _take(live, update)
+    assert live.text == str(second.text if missing != "earlier clocks" else first.text)
+
+
+def test_items_that_wait_for_each_other_break_it() -> None:
+    """Two that are each the other's neighbour: whoever sent that is at fault, and the document is made anew."""
+    crossed = [(1, 2), (2, 1)]
+    update = lib0.uint(2) + b"".join(
+        b"\1" + lib0.uint(client) + b"\0" + b"\x84" + lib0.uint(other) + b"\0" + lib0.text("a")
+        for client, other in crossed
+    )
+    live = LiveDocument(MARKDOWN, [])
+    with pytest.raises(Broken):
+        _take(live, update + b"\0")
+    assert live.known_state == b"\0"
+
+
+def test_document_has_a_limit() -> None:
+    """Of what it reads, however much was deleted before; exact, though it is estimated first."""
+    writer = _Writer(7)
+    half = "x" * (MAX_DOCUMENT_BYTES // 2)
+    writer.text.insert(0, half)
+    live = LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    piece = "y" * (MAX_DOCUMENT_BYTES // 8)
+    for _ in range(4):
+        writer.text.insert(0, piece)
+        if len(str(writer.text)) + 2 * len(piece) <= MAX_DOCUMENT_BYTES:
+            _take(live, writer.updates[-1])
+    with pytest.raises(Full):
+        _take(live, writer.doc.get_update(live.state))
+
+
+@given(st.data())
+def test_any_order_of_arrival_ends_in_the_same_text(data: st.DataObject) -> None:
+    """Three people edit at once; what came too early is sent again, as the server asks."""
+    writers = [_Writer(client) for client in (1, 2, 3)]
+    updates: list[bytes] = []
+    for _ in range(data.draw(st.integers(1, 12))):
+        writer = data.draw(st.sampled_from(writers))
+        size = len(str(writer.text).encode())
+        at = data.draw(st.integers(0, size))
+        if data.draw(st.booleans()) or not size:
+            writer.text.insert(at, data.draw(st.text("ab", min_size=1, max_size=3)))
+        else:
+            del writer.text[min(at, size - 1) : size]
+        updates.append(writer.updates[-1])
+        if data.draw(st.booleans()):
+            other = data.draw(st.sampled_from(writers))
+            other.doc.apply_update(writer.updates[-1])
+    live, waiting = LiveDocument(MARKDOWN, []), list(data.draw(st.permutations(updates)))
+    log: list[bytes] = []
+    while waiting:
+        early = []
+        for update in waiting:
+            try:
+                taken = _take(live, update)
+            except Incomplete:
+                early.append(update)
+            else:
+                log += [taken.data] if taken is not None else []
+        assert len(early) < len(waiting)
+        waiting = early
+    whole: Doc[Text] = Doc()
+    whole_text = whole.get("content", type=Text)
+    for update in updates:
+        whole.apply_update(update)
+    assert live.text == str(whole_text)
+    replayed = LiveDocument(MARKDOWN, [])
+    for update in log:
+        replayed.follow(update)
+    assert replayed.text == Replica(MARKDOWN, [merged(MARKDOWN, log)]).text == live.text
+    assert read_state(live.known_state) == read_state(live.state) == read_state(replayed.state)
+
+
+def test_scan_says_what_an_update_needs() -> None:
+    """Neighbours on both sides, and what is deleted."""
+    first, second = _Writer(7), _Writer(8)
+    first.text.insert(0, "cod")
+    second.doc.apply_update(first.doc.get_update())
+    with second.doc.transaction():
+        second.text.insert(1, "x")
+        del second.text[3:4]
+    assert scan_update(second.updates[-1], MARKDOWN) == Scan({8: Span(0, 1)}, {7: 3}, 1, 1)
