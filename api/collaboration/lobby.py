@@ -11,6 +11,7 @@ from api.collaboration.presence import Presence
 from common.documents.channel import Kind, Note
 
 _KEEP_ALIVE_S = 10.0
+_TELL_EVERY_S = 0.03
 _VISIT_S = 10.0
 """How long an agent is shown after its last call."""
 
@@ -22,6 +23,9 @@ class Lobby:
         self._publish = publish
         self._presence = Presence()
         self._now = asyncio.get_running_loop().time
+        self._untold: dict[int, Entry] = {}
+        self._telling: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
         self.members: set[Member] = set()
         self.empty_since = self._now()
 
@@ -80,10 +84,23 @@ class Lobby:
         self.members.clear()
 
     def _tell(self, entries: list[Entry]) -> None:
-        """Everybody, here and elsewhere: y-websocket takes the echo of its own for a sign of life."""
-        if entries:
-            self._publish(Kind.AWARENESS, messages.write_entries(entries))
-            self._cast_presence(entries)
+        """Everybody, here and elsewhere, soon: y-websocket takes the echo of its own for a sign of life.
+
+        What changes again within the moment is told once: each change of one member goes to all of them.
+        """
+        self._untold.update((entry.client, entry) for entry in entries)
+        if self._untold and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(
+                max(0.0, self._told_at + _TELL_EVERY_S - self._now()), self._tell_now
+            )
+
+    def _tell_now(self) -> None:
+        self._telling = None
+        self._told_at = self._now()
+        entries = list(self._untold.values())
+        self._untold.clear()
+        self._publish(Kind.AWARENESS, messages.write_entries(entries))
+        self._cast_presence(entries)
 
     def _cast_presence(self, entries: list[Entry]) -> None:
         if entries:

@@ -18,12 +18,13 @@ from api.collaboration import messages
 from api.collaboration.fan_out import FanOut
 from api.collaboration.inbox import Inbox, InboxClosed
 from api.collaboration.lobby import Lobby
-from api.collaboration.member import Member
+from api.collaboration.member import MAX_ASKED, Member
 from api.collaboration.outbox import Close
 from api.collaboration.sequence import Sequence
 from api.collaboration.storage import NO_DOCUMENT, Gone, Storage
 from common.documents.channel import Kind, Note
 from common.documents.kinds import KINDS
+from common.documents.lib0 import Malformed
 from common.documents.live import Broken, Full, Incomplete, LiveDocument, Taken
 from common.documents.replica import merge
 from common.documents.update_scan import Scan
@@ -191,10 +192,10 @@ class Room:
             self.end(Close.NOT_FOUND, NO_DOCUMENT)
         except DATABASE_DOWN as error:
             _log.warning("room_ended", document_id=str(self.document_id), error=repr(error))
-            self.end(Close.TRY_AGAIN, "try again")
         except Exception:
             _log.exception("room_broke", document_id=str(self.document_id))
-            self.end(Close.TRY_AGAIN, "try again")
+        finally:
+            self.end(Close.TRY_AGAIN, "try again")  # After a panic of the library, which is no Exception, as well.
 
     async def _load(self) -> None:
         stored = await self.storage.load()
@@ -231,6 +232,8 @@ class Room:
             taken = self._document.take(update, scan)
         except Incomplete:
             self._ask_for_more(member)
+        except Malformed as error:
+            member.outbox.close(Close.MALFORMED, str(error))
         except Full as error:
             member.outbox.close(Close.TOO_LARGE, str(error))
         except Broken as error:
@@ -244,13 +247,16 @@ class Room:
                 self._pending.append(_Pending(member, taken))
 
     def _ask_for_more(self, member: Member) -> None:
-        if member.asked >= member.MAX_ASKED:
+        if member.asked >= MAX_ASKED:
             member.outbox.close(Close.MALFORMED, "an update needs what nobody has")
             return
         member.asked += 1
         member.outbox.put(messages.ask_changes(self._document.state))
 
     def _answer(self, member: Member, state: bytes) -> None:
+        if not member.may_ask():
+            member.outbox.close(Close.MALFORMED, "you ask too often")
+            return
         try:
             member.outbox.put(messages.answer_changes(self._document.update_since(state)))
         except ValueError:

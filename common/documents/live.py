@@ -4,10 +4,13 @@ What reaches the CRDT has been looked at before, and is complete: an update whos
 aside by the library, without a limit and unseen. So who sent it is asked for what is missing instead.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from common.documents.characters import WideCharacters
 from common.documents.kinds import Kind
+from common.documents.lib0 import Malformed
 from common.documents.replica import Replica
 from common.documents.update_scan import Scan, read_state, scan_update, write_state
 from common.model.documents import MAX_DOCUMENT_BYTES
@@ -38,6 +41,10 @@ class Taken(NamedTuple):
     scan: Scan
 
 
+_HAS_WIDE = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
+"""A character of two units, in UTF-8; or bytes that only look like one."""
+
+
 class LiveDocument:
     """What `parts` make together, and what it takes in afterwards."""
 
@@ -45,6 +52,10 @@ class LiveDocument:
         self._kind = kind
         self._replica = Replica(kind, parts)
         self._clocks = read_state(self._replica.state)
+        self._wide = WideCharacters()
+        for part in parts:
+            if _HAS_WIDE.search(part):  # Seldom: reading all updates in Python would take longer than opening.
+                self._note_wide(scan_update(part, kind))
         self._stored_bytes = sum(map(len, parts))
         self._text_bytes = len(self._replica.text.encode())
 
@@ -65,14 +76,16 @@ class LiveDocument:
 
     def update_since(self, state: bytes) -> bytes:
         """All that somebody in `state` lacks. Raises Malformed for what is no state vector."""
-        read_state(state)
+        if any(self._wide.has_cut(client, clock) for client, clock in read_state(state).items()):
+            raise Malformed("nobody has half a character")
         return self._replica.update_since(state)
 
     def take(self, update: bytes, claimed: Scan) -> Taken | None:
         """Takes in what a client has sent, and `scan_update` has read; None when nothing of it is new.
 
-        Raises Incomplete and Full for an update that it has left alone, and Broken.
+        Raises Malformed, Incomplete and Full for an update that it has left alone, and Broken.
         """
+        self._check_characters(claimed)
         self._check_complete(claimed)
         self._check_size(len(update), claimed.inserted)
         taken = self._apply(update, claimed)
@@ -100,6 +113,16 @@ class LiveDocument:
             if end > max(self._clocks.get(client, 0), brought.end if brought else 0):
                 raise Incomplete
 
+    def _check_characters(self, claimed: Scan) -> None:
+        brought = WideCharacters()
+        for client, clocks in claimed.wide.items():
+            brought.note(client, clocks)
+        edges = [(client, span.first) for client, span in claimed.spans.items()]
+        edges += [(client, self._clocks.get(client, 0)) for client in claimed.spans]  # where what is new in it begins
+        for client, clock in (*claimed.cuts, *edges):
+            if self._wide.has_cut(client, clock) or brought.has_cut(client, clock):
+                raise Malformed("an edit comes between the halves of a character")
+
     def _check_size(self, size: int, inserted: int) -> None:
         if self._stored_bytes + size > MAX_STORED_BYTES:
             raise Full("with what was deleted in it the document is too large")
@@ -125,6 +148,11 @@ class LiveDocument:
         if taken is not None:
             for client, span in taken.scan.spans.items():
                 self._clocks[client] = span.end
+            self._note_wide(taken.scan)
             self._stored_bytes += len(taken.data)
             self._text_bytes += _LARGEST_UNIT * taken.scan.inserted
         return taken
+
+    def _note_wide(self, scan: Scan) -> None:
+        for client, clocks in scan.wide.items():
+            self._wide.note(client, clocks)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from common.documents import lib0
+from common.documents.characters import wide_units
 from common.documents.kinds import Content, Kind
 from common.documents.lib0 import Malformed, Reader
 
@@ -33,11 +34,14 @@ class Scan(NamedTuple):
     """What an update claims to bring.
 
     `needs` is up to where it refers to each client's clocks: neighbours of what it brings, and what it deletes. Whoever
-    lacks some of that cannot take it in. Lengths are in UTF-16 units.
+    lacks some of that cannot take it in. `cuts` are the clients' clocks before which it puts something in, or begins or
+    ends to delete; `wide` the clocks at which it brings characters of two units. Lengths are in UTF-16 units.
     """
 
     spans: dict[int, Span]
     needs: dict[int, int]
+    cuts: list[tuple[int, int]]
+    wide: dict[int, list[int]]
     inserted: int
     removed: int
 
@@ -72,6 +76,8 @@ class _Scanner:
         self._reader = Reader(update)
         self._kind = kind
         self._needs: dict[int, int] = {}
+        self._cuts: list[tuple[int, int]] = []
+        self._wide: dict[int, list[int]] = {}
         self._inserted = 0
 
     def scan(self) -> Scan:
@@ -83,13 +89,13 @@ class _Scanner:
                 raise Malformed("a client comes twice")
             clock = first
             for _ in range(items):
-                clock = _checked(clock + self._item())
+                clock = _checked(clock + self._item(client, clock))
             spans[client] = Span(first, clock)
         removed = self._deletes()
         reader.end()
-        return Scan(spans, self._needs, self._inserted, removed)
+        return Scan(spans, self._needs, self._cuts, self._wide, self._inserted, removed)
 
-    def _item(self) -> int:
+    def _item(self, client: int, clock: int) -> int:
         """Reads one item; how many clocks it takes."""
         reader = self._reader
         info = reader.byte()
@@ -105,7 +111,11 @@ class _Scanner:
             case Content.DELETED:
                 return _length(reader.uint())
             case Content.STRING:
-                length = _length(len(reader.text().encode("utf-16-le")) // 2)
+                text = reader.text()
+                wide = wide_units(text)
+                if wide:
+                    self._wide.setdefault(client, []).extend(clock + unit for unit in wide)
+                length = _length(len(text) + len(wide))
                 self._inserted += length
                 return length
             case _:  # Content.FORMAT: a key and a value in JSON
@@ -116,9 +126,14 @@ class _Scanner:
     def _place(self, info: int) -> None:
         """An item says who its neighbours are; one without any says where it is."""
         reader = self._reader
-        for side in (_HAS_LEFT, _HAS_RIGHT):
-            if info & side:
-                self._need(reader.uint(), _checked(reader.uint() + 1))
+        if info & _HAS_LEFT:
+            client, end = reader.uint(), _checked(reader.uint() + 1)
+            self._need(client, end)
+            self._cuts.append((client, end))
+        if info & _HAS_RIGHT:
+            client, clock = reader.uint(), reader.uint()
+            self._need(client, _checked(clock + 1))
+            self._cuts.append((client, clock))
         if info & (_HAS_LEFT | _HAS_RIGHT):
             return
         if reader.uint() != 1:
@@ -137,6 +152,7 @@ class _Scanner:
             for _ in range(reader.count()):
                 first, length = reader.uint(), _length(reader.uint())
                 self._need(client, _checked(first + length))
+                self._cuts += ((client, first), (client, first + length))
                 removed += length
         return removed
 

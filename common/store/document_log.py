@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from common.model.clean import clean
 from common.model.documents import DocumentEdit
 from common.store.database import Connection, Pool
 
@@ -189,7 +190,7 @@ async def upsert_text(connection: Connection, document_id: UUID, seq: int, conte
         """,
         document_id,
         seq,
-        content,
+        clean(content),
     )
 
 

@@ -293,3 +293,22 @@ async def test_stopping_server_says_so(settings: Settings, client: httpx.AsyncCl
         await opened.shows("cod")
     assert await opened.closed() == 1012
     await connecting.__aexit__(None, None, None)
+
+
+async def test_text_that_postgres_would_refuse_is_found_all_the_same(
+    api: LiveApi, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U+0000 may be typed; the text for searches has U+FFFD in its place, and agents edit beside it."""
+    monkeypatch.setattr(rooms, "_KEEP_UP_S", 0.2)
+    document = await _document(client)
+    async with peer(api.url, document, **_as(client)) as opened:
+        await opened.synced.wait()
+        opened.type("halibut\x00\n")
+
+        async def found() -> bool:
+            return bool((await client.get("/v1/documents", params={"q": "halibut"})).json()["data"])
+
+        await eventually(found)
+        answer = await client.patch(f"/v1/documents/{document}", json={"content": "halibut\n"})
+        assert answer.status_code == 200
+        await opened.shows("halibut\n")

@@ -9,6 +9,7 @@ from pycrdt import Doc, Text
 
 from common.documents import lib0
 from common.documents.kinds import MARKDOWN
+from common.documents.lib0 import Malformed
 from common.documents.live import Broken, Full, Incomplete, LiveDocument
 from common.documents.replica import Replica, merged
 from common.documents.update_scan import Scan, Span, read_state, scan_update
@@ -154,4 +155,45 @@ def test_scan_says_what_an_update_needs() -> None:
     with second.doc.transaction():
         second.text.insert(1, "x")
         del second.text[3:4]
-    assert scan_update(second.updates[-1], MARKDOWN) == Scan({8: Span(0, 1)}, {7: 3}, 1, 1)
+    assert scan_update(second.updates[-1], MARKDOWN) == Scan(
+        {8: Span(0, 1)}, {7: 3}, [(7, 1), (7, 1), (7, 2), (7, 3)], {}, 1, 1
+    )
+
+
+_CUTS = {
+    "something between the halves": b"\1\1\x08\0\xc4\7\1\7\2" + lib0.text("x") + b"\0",
+    "the second half deleted": b"\0\1\7\1\2\1",
+    "the first half deleted": b"\0\1\7\1\1\1",
+    "something between the halves of what it brings": b"\1\2\x08\0\x84\7\3"
+    + lib0.text("😀")
+    + b"\x84\x08\0"
+    + lib0.text("x")
+    + b"\0",
+}
+
+
+@pytest.mark.parametrize("update", _CUTS.values(), ids=_CUTS)
+def test_character_is_not_cut_in_two(update: bytes) -> None:
+    """Yjs would make two U+FFFD of it, and the library here something else: the copies would differ for good."""
+    first = b"\1\1\7\0\4\1" + lib0.text("content") + lib0.text("a😀b") + b"\0"
+    taken = LiveDocument(MARKDOWN, [])
+    _take(taken, first)
+    loaded = LiveDocument(MARKDOWN, [b"\0\0", first])
+    for live in (taken, loaded):
+        with pytest.raises(Malformed):
+            _take(live, update)
+        assert live.text == "a😀b"
+        with pytest.raises(Malformed):
+            live.update_since(b"\1\7\2")
+
+
+def test_wide_characters_are_known_by_their_clocks() -> None:
+    """However they came: typed one by one, or at once."""
+    writer = _Writer(7)
+    for text in ("😀", "a", "b😀😀"):
+        writer.text.insert(len(str(writer.text).encode()), text)
+    one_by_one, at_once = LiveDocument(MARKDOWN, []), LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    for update in writer.updates:
+        _take(one_by_one, update)
+    for live in (one_by_one, at_once):
+        assert [clock for clock in range(9) if live._wide.has_cut(7, clock)] == [1, 5, 7]
