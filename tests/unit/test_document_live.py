@@ -155,15 +155,16 @@ def test_scan_says_what_an_update_needs() -> None:
     with second.doc.transaction():
         second.text.insert(1, "x")
         del second.text[3:4]
-    assert scan_update(second.updates[-1], MARKDOWN) == Scan(
-        {8: Span(0, 1)}, {7: 3}, [(7, 1), (7, 1), (7, 2), (7, 3)], {}, 1, 1
-    )
+    cuts = [(7, 1), (7, 1), (7, 2), (7, 3)]
+    assert scan_update(second.updates[-1], MARKDOWN) == Scan({8: Span(0, 1)}, {7: 3}, cuts, {}, 1, 1)
 
 
 _CUTS = {
     "something between the halves": b"\1\1\x08\0\xc4\7\1\7\2" + lib0.text("x") + b"\0",
     "the second half deleted": b"\0\1\7\1\2\1",
     "the first half deleted": b"\0\1\7\1\1\1",
+    "what is known, from the second half on": b"\1\1\7\2\x84\7\1" + lib0.text("\N{REPLACEMENT CHARACTER}bc") + b"\0",
+    "a character whose first half is known": b"\1\1\7\3\x84\7\2" + lib0.text("😀") + b"\0",
     "something between the halves of what it brings": b"\1\2\x08\0\x84\7\3"
     + lib0.text("😀")
     + b"\x84\x08\0"
