@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
 
-from api.collaboration import lobby, rooms
+from api.collaboration import lobby, messages, rooms
 from common.config import Settings
 from common.documents.announcements import announce_edit
 from common.documents.compaction import compact
@@ -312,3 +313,31 @@ async def test_text_that_postgres_would_refuse_is_found_all_the_same(
         answer = await client.patch(f"/v1/documents/{document}", json={"content": "halibut\n"})
         assert answer.status_code == 200
         await opened.shows("halibut\n")
+
+
+async def test_nothing_is_seen_before_it_is_committed(
+    api: LiveApi, client: httpx.AsyncClient, settings: Settings
+) -> None:
+    """Neither by who is there, nor by who comes or asks meanwhile."""
+    document = await _document(client, "cod")
+    owner = await asyncpg.connect(settings.migration_database_url)
+    try:
+        async with peer(api.url, document, **_as(client)) as one, peer(api.url, document, **_as(client)) as two:
+            await asyncio.gather(one.shows("cod"), two.shows("cod"))
+            async with owner.transaction():
+                await owner.execute("select from documents where id = $1 for no key update", UUID(document))
+                one.type(" eel")
+                await eventually(lambda: _somebody_waits(owner))
+                await two.send(messages.ask_changes(b"\0"))
+                async with peer(api.url, document, **_as(client)) as three:
+                    heard = two.messages
+                    await two.announce(two.doc.client_id, 1, "{}")
+                    await eventually(lambda: two.messages > heard)  # so what was cast before has come as well
+                    assert (two.text, three.text) == ("cod", "")
+            await two.shows("cod eel")
+    finally:
+        await owner.close()
+
+
+async def _somebody_waits(owner: asyncpg.Connection) -> bool:
+    return bool(await owner.fetchval("select exists (select from pg_locks where not granted)"))

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from tests.teeth.breakages import BREAKAGES, Breakage
+from tests.teeth.breakage import Breakage
+from tests.teeth.breakages import BREAKAGES
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LIMIT_S = 300

@@ -1,25 +1,7 @@
 """The guards of the promise that nothing is lost, how each is broken, and the tests of which one must notice."""
 
-from typing import NamedTuple
-
-
-class Change(NamedTuple):
-    """In the file at `path`, `old` becomes `new`; `old` must be there exactly once."""
-
-    path: str
-    old: str
-    new: str
-
-
-class Breakage(NamedTuple):
-    """`tests` are pytest's arguments; the cheap ones come first."""
-
-    name: str
-    guard: str
-    broken: str
-    changes: tuple[Change, ...]
-    tests: tuple[str, ...]
-
+from tests.teeth.breakage import Breakage, Change
+from tests.teeth.documents import DOCUMENT_BREAKAGES
 
 _APPEND = "tests/integration/test_eventlog_append.py"
 _SINK = "tests/integration/test_eventlog_sink.py"
@@ -47,6 +29,7 @@ def _seams(*ids: str) -> tuple[str, ...]:
 
 
 BREAKAGES = (
+    *DOCUMENT_BREAKAGES,
     Breakage(
         "append-fence",
         "the append script refuses an older attempt than the head's",
