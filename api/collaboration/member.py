@@ -6,8 +6,8 @@ from api.auth import Principal, WorkspaceRole
 from api.collaboration import messages
 from api.collaboration.outbox import Outbox
 
-MAX_ASKED = 3
-"""How often in a row a member is asked for what its updates need."""
+_MAX_ASKED = 3
+"""How often in a row a member is asked for what its updates need, and has nothing new to say."""
 
 _QUESTIONS = 20.0
 _QUESTIONS_PER_S = 2.0
@@ -19,7 +19,8 @@ class Member:
     def __init__(self, principal: Principal, outbox: Outbox) -> None:
         self.principal = principal
         self.outbox = outbox
-        self.asked = 0
+        self._asked = 0
+        self._is_asked = False
         self._refused = False
         self._questions = _QUESTIONS
         self._asked_at = time.monotonic()
@@ -39,6 +40,25 @@ class Member:
         self._asked_at = now
         self._questions -= 1
         return self._questions >= 0
+
+    def ask(self, state: bytes) -> bool:
+        """Asks for what somebody in `state` lacks, once until it is answered; False when that has led to nothing.
+
+        Until the question has arrived, what a client types may build on what it has typed without a connection.
+        """
+        if not self._is_asked:
+            self._is_asked = True
+            self._asked += 1
+            self.outbox.put(messages.ask_changes(state))
+        return self._asked <= _MAX_ASKED
+
+    def has_answered(self) -> None:
+        """The member has told all that it was asked for."""
+        self._is_asked = False
+
+    def has_told_news(self) -> None:
+        """The member has changed something."""
+        self._asked = 0
 
     def refuse_change(self) -> None:
         """Tells a viewer, once, that what it writes is not kept."""

@@ -36,9 +36,10 @@ class AskChanges(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """An update of the document: what the sender has just changed, or all that it was asked for."""
+    """An update of the document: what the sender has just changed, or, as an answer, all that it was asked for."""
 
     update: bytes
+    answers: bool = False
 
 
 class TellPresence(NamedTuple):
@@ -117,7 +118,9 @@ def _read_sync(reader: Reader) -> Message:
     match reader.uint():
         case _Sync.STEP_1:
             return AskChanges(reader.buffer())
-        case _Sync.STEP_2 | _Sync.UPDATE:
+        case _Sync.STEP_2:
+            return Changes(reader.buffer(), True)
+        case _Sync.UPDATE:
             return Changes(reader.buffer())
         case other:
             raise Malformed(f"there is no sync message of type {other}")

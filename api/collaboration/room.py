@@ -18,7 +18,7 @@ from api.collaboration import messages
 from api.collaboration.fan_out import FanOut
 from api.collaboration.inbox import Inbox, InboxClosed
 from api.collaboration.lobby import Lobby
-from api.collaboration.member import MAX_ASKED, Member
+from api.collaboration.member import Member
 from api.collaboration.outbox import Close
 from api.collaboration.sequence import Sequence
 from api.collaboration.storage import NO_DOCUMENT, Gone, Storage
@@ -57,6 +57,7 @@ class Changed(NamedTuple):
     member: Member
     update: bytes
     scan: Scan
+    answers: bool
 
 
 class Told(NamedTuple):
@@ -206,7 +207,9 @@ class Room:
 
     async def _do(self, item: Item) -> None:
         match item:
-            case Changed(member, update, scan):
+            case Changed(member, update, scan, answers):
+                if answers:
+                    member.has_answered()
                 await self._take(member, update, scan)
             case Told(seq, update):
                 await self._commit()
@@ -216,7 +219,7 @@ class Room:
             case Joined(member):
                 await self._commit()
                 if member.can_write:
-                    member.outbox.put(messages.ask_changes(self._document.state))
+                    member.ask(self._document.state)
                 self.lobby.introduce(member)
             case Asked(member, state):
                 await self._commit()
@@ -231,7 +234,8 @@ class Room:
         try:
             taken = self._document.take(update, scan)
         except Incomplete:
-            self._ask_for_more(member)
+            if not member.ask(self._document.state):
+                member.outbox.close(Close.MALFORMED, "an update needs what nobody has")
         except Malformed as error:
             member.outbox.close(Close.MALFORMED, str(error))
         except Full as error:
@@ -242,16 +246,9 @@ class Room:
             await self._commit()
             await self._start_over()
         else:
-            member.asked = 0
             if taken is not None:
+                member.has_told_news()
                 self._pending.append(_Pending(member, taken))
-
-    def _ask_for_more(self, member: Member) -> None:
-        if member.asked >= MAX_ASKED:
-            member.outbox.close(Close.MALFORMED, "an update needs what nobody has")
-            return
-        member.asked += 1
-        member.outbox.put(messages.ask_changes(self._document.state))
 
     def _answer(self, member: Member, state: bytes) -> None:
         if not member.may_ask():

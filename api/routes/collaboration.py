@@ -117,8 +117,8 @@ async def _do(room: Room, member: Member, data: bytes | str) -> None:
         member.outbox.close(Close.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
         return
     match read_message(data):
-        case Changes(update):
-            await _change(room, member, update)
+        case Changes() as changes:
+            await _change(room, member, changes)
         case AskChanges(state):
             await room.submit(Asked(member, state), len(state))
         case TellPresence(entries):
@@ -127,7 +127,8 @@ async def _do(room: Room, member: Member, data: bytes | str) -> None:
             room.lobby.introduce(member)
 
 
-async def _change(room: Room, member: Member, update: bytes) -> None:
+async def _change(room: Room, member: Member, changes: Changes) -> None:
+    update = changes.update
     if not member.can_write:
         if update != EMPTY:
             member.refuse_change()
@@ -136,8 +137,7 @@ async def _change(room: Room, member: Member, update: bytes) -> None:
         scan = await asyncio.to_thread(scan_update, update, room.kind)
     else:
         scan = scan_update(update, room.kind)
-    if not scan.is_empty:
-        await room.submit(Changed(member, update, scan), len(update))
+    await room.submit(Changed(member, update, scan, changes.answers), len(update))
 
 
 async def _who(socket: Socket, document_id: UUID) -> Principal:

@@ -85,6 +85,8 @@ class LiveDocument:
 
         Raises Malformed, Incomplete and Full for an update that it has left alone, and Broken.
         """
+        if claimed.is_empty:
+            return None
         self._check_characters(claimed)
         self._check_complete(claimed)
         self._check_size(len(update), claimed.inserted)

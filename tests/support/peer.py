@@ -103,7 +103,7 @@ class Peer:
         match message:
             case AskChanges(state):
                 await self.send(messages.answer_changes(self.doc.get_update(state)))
-            case Changes(update):
+            case Changes(update, _):
                 self._remote = True
                 self.doc.apply_update(update)
                 self._remote = False

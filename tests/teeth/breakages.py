@@ -211,8 +211,9 @@ BREAKAGES = (
             Change("worker/run/tool_calls.py", "        await self._ledger.start_call(call)\n", ""),
             Change(
                 "worker/run/tool_calls.py",
-                '        await failpoint("tool.after_effect")\n',
-                '        await failpoint("tool.after_effect")\n        await self._ledger.start_call(call)\n',
+                '        await failpoint("tool.after_effect")\n        await self._ledger.finish_call(',
+                '        await failpoint("tool.after_effect")\n        await self._ledger.start_call(call)\n'
+                "        await self._ledger.finish_call(",
             ),
         ),
         (*_seams("tool.after_effect-exit-charge"), _RUN_MODEL),
@@ -224,8 +225,8 @@ BREAKAGES = (
         (
             Change(
                 "worker/run/tool_calls.py",
-                "idempotency_key=idempotency_key(self._spec.id, call.id)",
-                'idempotency_key=idempotency_key(self._spec.id, f"{call.id}{self._attempt()}")',
+                "idempotency_key(self._spec.id, call.id)",
+                'idempotency_key(self._spec.id, f"{call.id}{self._attempt()}")',
             ),
         ),
         (*_seams("tool.after_effect-exit-store"), _EXECUTION),
