@@ -101,3 +101,19 @@ async def test_edit_happens_once_though_its_worker_is_killed(place: str) -> None
         assert await _text(someone, document) == "fish: cod"
         [result] = [message for message in await someone.messages(run) if message["role"] == "tool"]
         assert result["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("place", ["result.before_commit", "result.after_commit"])
+async def test_edit_whose_commit_is_not_answered_happens_once(place: str) -> None:
+    """The worker cannot know whether it was committed: it looks, and does again only what was not."""
+    async with running_system(forked=True) as system:
+        someone = await system.client(await system.api())
+        document = await _document(someone, "fish: ")
+        system.models.script(Reply(calls=(Call("doc_append", {"id": document, "content": "cod"}),)), Reply(text="done"))
+        await system.worker(Failpoint(place, "raise"))
+        run = await someone.start("go", **_MODEL)
+        await someone.state_is(run, "completed", 30)
+        assert system.failpoints.fired(place) == 1
+        assert await _text(someone, document) == "fish: cod"
+        [result] = [message for message in await someone.messages(run) if message["role"] == "tool"]
+        assert result["outcome"] == "ok"

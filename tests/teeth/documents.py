@@ -3,6 +3,7 @@
 from tests.teeth.breakage import Breakage, Change
 
 _ROOMS = "tests/integration/test_collaboration.py"
+_ROOM_ALONE = "tests/unit/test_room.py"
 _LIVE = "tests/unit/test_document_live.py"
 _SCAN = "tests/unit/test_document_scan.py"
 _PRESENCE = "tests/unit/test_presence.py"
@@ -38,14 +39,15 @@ DOCUMENT_BREAKAGES = (
                 "            case Asked(member, state):\n                await self._commit()\n",
                 "            case Asked(member, state):\n",
             ),
-            Change(
-                _ROOM,
-                "                    for item in await self._inbox.take(_BATCH):\n",
-                "                    for item in await self._inbox.take(_BATCH):\n"
-                "                        await asyncio.sleep(0.05)\n",
-            ),
         ),
-        (_ROOMS,),
+        (_ROOM_ALONE,),
+    ),
+    Breakage(
+        "document-broken",
+        "what breaks a document costs only its sender",
+        "the document is kept as it is",
+        (Change(_ROOM, "            await self._commit()\n            await self._start_over()\n", ""),),
+        (_ROOM_ALONE,),
     ),
     Breakage(
         "document-order",

@@ -198,3 +198,10 @@ def test_wide_characters_are_known_by_their_clocks() -> None:
         _take(one_by_one, update)
     for live in (one_by_one, at_once):
         assert [clock for clock in range(9) if live._wide.has_cut(7, clock)] == [1, 5, 7]
+
+
+def test_snapshot_that_would_say_something_else_is_not_made() -> None:
+    """As it would of a log in which a character is cut: better a long tail than another text."""
+    first = b"\1\1\7\0\4\1" + lib0.text("content") + lib0.text("a😀b") + b"\0"
+    with pytest.raises(AssertionError, match="snapshot"):
+        merged(MARKDOWN, [first, _CUTS["something between the halves"]])
