@@ -10,6 +10,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
+    // The editor, which is loaded once a document is opened.
+    chunkSizeWarningLimit: 700,
   },
   // `npm run dev` beside `make run`: the page with hot reload, the API behind it. Sign in with `make token`.
   server: { proxy: { "/v1": api, "/schema": api } },

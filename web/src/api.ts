@@ -1,7 +1,7 @@
 // Requests to the API. Every one may be repeated without harm: what must happen once has an idempotency key.
 
 import { askForDevelopmentToken, signOut, token, workspace } from "./session";
-import type { Accepted, Agent, Conversation, ConversationDetail, Message, Page, Provider, Run } from "./types";
+import type { Accepted, Agent, Conversation, ConversationDetail, Document, Message, Page, Provider, Run } from "./types";
 
 const TRIES = 3;
 const TIMEOUT_MS = 15_000;
@@ -67,8 +67,23 @@ export const regenerate = (conversationId: string, messageId: string, choice: Ch
 
 export const cancelRun = (id: string) => call<Run>("POST", `/v1/runs/${id}/cancel`);
 /** After a lost network the browser may ask over several dead connections in turn: none of them is waited for long. */
-export const mintTicket = (runId: string) =>
-  call<{ ticket: string }>("POST", "/v1/tickets", { body: { runId }, limitMs: 5_000 });
+export const mintTicket = (opens: { runId: string } | { documentId: string }) =>
+  call<{ ticket: string }>("POST", "/v1/tickets", { body: opens, limitMs: 5_000 });
+
+export const listDocuments = (q: string, cursor: string | null) => {
+  const query = new URLSearchParams({ limit: "30" });
+  if (q) query.set("q", q);
+  if (cursor) query.set("cursor", cursor);
+  return call<Page<Document>>("GET", `/v1/documents?${query}`);
+};
+export const getDocument = (id: string) => call<Document>("GET", `/v1/documents/${id}`);
+/** Tried once: a repetition would make another document. */
+export const createDocument = (name: string) =>
+  call<Document>("POST", "/v1/documents", { body: { name }, tries: 1 });
+export const renameDocument = (id: string, name: string) =>
+  call<Document>("PATCH", `/v1/documents/${id}`, { body: { name } });
+export const deleteDocument = (id: string) => call<void>("DELETE", `/v1/documents/${id}`);
+export const restoreDocument = (id: string) => call<Document>("POST", `/v1/documents/${id}/restore`);
 
 export const listModels = () => call<Page<Provider>>("GET", "/v1/models");
 export const listAgents = () => call<Page<Agent>>("GET", "/v1/agents?limit=100");

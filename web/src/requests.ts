@@ -9,11 +9,18 @@ export const online = signal(navigator.onLine);
 /** The last request that only reads found no server; it is repeated until one does. */
 export const unreachable = signal(false);
 
-let repeat: () => void = () => {};
+export interface Undoable {
+  done: string;
+  undo: () => void;
+}
+/** What was just done and can be taken back; said until it is closed or overtaken. */
+export const undoable = signal<Undoable | null>(null);
 
-/** Names what reads everything again. */
+const repeats: (() => void)[] = [];
+
+/** Names what reads again all that it has read. */
 export function repeatBy(readAll: () => void): void {
-  repeat = readAll;
+  repeats.push(readAll);
 }
 
 /** Does what somebody asked for; false when it was refused, which `notice` then says. */
@@ -43,7 +50,7 @@ export async function read(work: () => Promise<unknown>): Promise<boolean> {
     if (!error.isPassing) notice.value = error.message;
     else {
       clearTimeout(again);
-      again = setTimeout(() => repeat(), 3000);
+      again = setTimeout(() => repeats.forEach((repeat) => repeat()), 3000);
     }
     return false;
   }

@@ -11,6 +11,7 @@ const chosenWorkspace = signal(localStorage.getItem(WORKSPACE));
 export interface Workspace {
   id: string;
   name: string;
+  role: string;
 }
 
 /** What the token says of its workspaces. The server checks the token; this is only for choosing. */
@@ -19,6 +20,15 @@ export const workspaces = computed(() => (token.value ? readWorkspaces(token.val
 export const workspace = computed(() => {
   const found = workspaces.value.find(({ id }) => id === chosenWorkspace.value);
   return (found ?? workspaces.value[0])?.id;
+});
+
+/** A viewer changes nothing; the server sees to that, the page only does not offer it. */
+export const isViewer = computed(() => workspaces.value.find(({ id }) => id === workspace.value)?.role === "viewer");
+
+/** As others see whoever is here. */
+export const myName = computed(() => {
+  const { name, email, sub } = claimsOf(token.value ?? "") ?? {};
+  return name || email || sub || "Somebody";
 });
 
 /**
@@ -89,11 +99,18 @@ export async function askForDevelopmentToken(): Promise<boolean> {
 function readWorkspaces(text: string): Workspace[] {
   const listed = claimsOf(text)?.workspaces;
   if (!Array.isArray(listed)) return [];
-  return listed.map((entry) => ({ id: entry.workspace_id, name: entry.workspace_name ?? entry.workspace_id }));
+  return listed.map((entry) => ({ id: entry.workspace_id, name: entry.workspace_name ?? entry.workspace_id, role: entry.role }));
+}
+
+interface Claims {
+  sub?: string;
+  name?: string;
+  email?: string;
+  workspaces?: unknown;
 }
 
 /** What a token says, which only the server can check. */
-function claimsOf(text: string): { sub?: string; workspaces?: unknown } | undefined {
+function claimsOf(text: string): Claims | undefined {
   try {
     const payload = text.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");
     const bytes = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));

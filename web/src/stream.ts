@@ -97,7 +97,7 @@ export function follow(runId: string, listener: Listener): Following {
     close();
     const mine = opening;
     try {
-      const { ticket } = await mintTicket(runId);
+      const { ticket } = await mintTicket({ runId });
       if (mine === opening) listen(ticket);
     } catch (error) {
       if (mine !== opening) return;

@@ -66,6 +66,12 @@ export interface ConversationDetail extends Conversation {
   lastRun: Run | null;
 }
 
+/** As far as the page reads it: what it says comes from its room. */
+export interface Document {
+  id: string;
+  name: string;
+}
+
 export interface Accepted {
   message: Message;
   run: Run;

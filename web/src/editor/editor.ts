@@ -1,0 +1,53 @@
+// CodeMirror on the shared text of a room.
+
+import { defaultKeymap, indentWithTab } from "@codemirror/commands";
+import { markdown, markdownLanguage } from "@codemirror/lang-markdown";
+import { Compartment, EditorState, type Extension } from "@codemirror/state";
+import { EditorView, keymap, placeholder } from "@codemirror/view";
+import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
+import type { Awareness } from "y-protocols/awareness";
+import type * as Y from "yjs";
+import { arrivals } from "./arrivals";
+import { cursors } from "./cursors";
+import { theme } from "./theme";
+
+export interface Editor {
+  /** Before its text has come, and for who may only read, nothing can be typed; all can be read and copied. */
+  setWritable: (now: boolean) => void;
+  destroy: () => void;
+}
+
+export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isLive: () => boolean): Editor {
+  // In a root of its own CodeMirror adopts its style sheets; in the page's it would write <style>, which is forbidden.
+  const root = place.shadowRoot ?? place.attachShadow({ mode: "open" });
+  const writable = new Compartment();
+  const state = EditorState.create({
+    doc: text.toString(),
+    extensions: [
+      // A position counts the same here and in the shared text: there "\r\n" is two characters, and so it is here.
+      EditorState.lineSeparator.of("\n"),
+      EditorView.clipboardInputFilter.of((pasted) => pasted.replace(/\r\n?/g, "\n")),
+      EditorView.lineWrapping,
+      EditorView.contentAttributes.of({ "aria-label": "Document", spellcheck: "true", autocapitalize: "sentences" }),
+      markdown({ base: markdownLanguage, completeHTMLTags: false }),
+      keymap.of([...yUndoManagerKeymap, indentWithTab, ...defaultKeymap]),
+      yCollab(text, null),
+      cursors(text, awareness),
+      arrivals(isLive),
+      theme,
+      writable.of(locked(true)),
+    ],
+  });
+  const view = new EditorView({ state, parent: root, root });
+  return {
+    setWritable: (now) => view.dispatch({ effects: writable.reconfigure(locked(!now)) }),
+    destroy: () => view.destroy(),
+  };
+}
+
+function locked(now: boolean): Extension {
+  if (!now) return placeholder("Write, or ask an agent to.");
+  // Still a stop of the Tab key: it can be scrolled, selected and copied.
+  const focusable = EditorView.contentAttributes.of({ tabindex: "0" });
+  return [EditorState.readOnly.of(true), EditorView.editable.of(false), focusable];
+}

@@ -1,0 +1,64 @@
+// The editor in the colours of the page, whose variables reach into it.
+
+import { HighlightStyle, syntaxHighlighting } from "@codemirror/language";
+import type { Extension } from "@codemirror/state";
+import { EditorView } from "@codemirror/view";
+import { tags } from "@lezer/highlight";
+
+const look = EditorView.theme({
+  "&": { height: "100%", color: "var(--ink)", backgroundColor: "transparent" },
+  "&.cm-focused": { outline: "none" },
+  ".cm-scroller": { fontFamily: "var(--sans)", fontSize: "1rem", lineHeight: "1.7", overflow: "hidden auto" },
+  ".cm-content": {
+    maxWidth: "calc(var(--measure) + 3rem)",
+    margin: "0 auto",
+    padding: "2rem 1.5rem 40vh",
+    caretColor: "var(--accent)",
+  },
+  ".cm-line": { padding: "0" },
+  ".cm-placeholder": { color: "var(--faint)" },
+  "& ::selection": { backgroundColor: "color-mix(in srgb, var(--accent) 28%, transparent)" },
+  ".selected": { backgroundColor: "color-mix(in srgb, var(--peer) 22%, transparent)" },
+  ".caret": {
+    position: "relative",
+    borderLeft: "2px solid light-dark(var(--peer), color-mix(in srgb, var(--peer), white 35%))",
+    marginLeft: "-1px",
+    marginRight: "-1px",
+  },
+  ".caret-name": {
+    position: "absolute",
+    bottom: "calc(100% - 0.15em)",
+    left: "-2px",
+    zIndex: "1",
+    padding: "0.1rem 0.375rem",
+    borderRadius: "0.375rem 0.375rem 0.375rem 0",
+    backgroundColor: "var(--peer)",
+    color: "#fff",
+    font: "600 0.6875rem/1.3 var(--sans)",
+    whiteSpace: "nowrap",
+    pointerEvents: "none",
+    userSelect: "none",
+  },
+  ".caret:not(.agent) .caret-name": { animation: "leave 0.4s 3s ease-out both" },
+  "@keyframes leave": { to: { opacity: "0" } },
+  ".caret.agent .caret-name::before": { content: '"✦ "' },
+  ".cm-line:first-child .caret-name": { top: "calc(100% - 0.15em)", bottom: "auto", borderRadius: "0 0.375rem 0.375rem" },
+  "@keyframes arrive": { from: { backgroundColor: "color-mix(in srgb, var(--accent) 30%, transparent)" } },
+  ".arrived": { borderRadius: "0.2rem", animation: "arrive 1.5s ease-out" },
+});
+
+const words = HighlightStyle.define([
+  { tag: tags.heading1, fontSize: "1.5rem", fontWeight: "650", lineHeight: "1.5" },
+  { tag: tags.heading2, fontSize: "1.25rem", fontWeight: "650" },
+  { tag: [tags.heading3, tags.heading4, tags.heading5, tags.heading6], fontSize: "1.0625rem", fontWeight: "650" },
+  { tag: tags.strong, fontWeight: "650" },
+  { tag: tags.emphasis, fontStyle: "italic" },
+  { tag: tags.strikethrough, textDecoration: "line-through" },
+  { tag: tags.link, color: "var(--accent)" },
+  { tag: [tags.monospace, tags.url], fontFamily: "var(--mono)", fontSize: "0.875em" },
+  { tag: [tags.quote, tags.url, tags.comment], color: "var(--faint)" },
+  // The marks of markdown: there, and out of the way.
+  { tag: [tags.processingInstruction, tags.contentSeparator, tags.labelName], color: "var(--faint)", fontWeight: "400" },
+]);
+
+export const theme: Extension = [look, syntaxHighlighting(words)];
