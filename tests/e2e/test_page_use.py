@@ -58,7 +58,7 @@ async def test_focus_goes_through_the_page_in_its_order(visit: Visitor, someone:
     await visit.page.mouse.click(2, 2)
 
     names = []
-    for _ in range(15):
+    for _ in range(17):
         await visit.page.keyboard.press("Tab")
         name = await visit.page.evaluate(
             "(e => e.getAttribute('aria-label') ?? e.textContent.trim())(document.activeElement)"
@@ -68,7 +68,8 @@ async def test_focus_goes_through_the_page_in_its_order(visit: Visitor, someone:
             break
 
     assert names == [
-        *("New conversation", "Search titles", "Show the archive", "A talk", "Shortcuts ?", "Dark colours", "Sign out"),
+        *("Conversations", "Documents", "New conversation", "Search titles", "Show the archive", "A talk"),
+        *("Shortcuts ?", "Dark colours", "Sign out"),
         *("Rename", "Pin", "Archive", "Delete", "Message", "Model"),
     ]
 

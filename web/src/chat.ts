@@ -1,10 +1,11 @@
 // The open conversation and its run, and everything that changes them. Components read the signals and call the functions.
 
 import { batch, computed, signal } from "@preact/signals";
+import { address, go } from "./address";
 import * as api from "./api";
 import { ApiError } from "./api";
 import { type Choice, defaultChoice, hasDefault, loadCatalogue, providers } from "./catalogue";
-import { archived, isListed, list, listLoaded, loadList, search } from "./list";
+import { archived, conversations, isListed } from "./list";
 import { notice, online, read, repeatBy, told, unreachable } from "./requests";
 import { fold, follow, type Following, type Held, isEnd, NOTHING } from "./stream";
 import type { Conversation, ConversationDetail, Message, Run, RunEvent } from "./types";
@@ -23,6 +24,8 @@ interface Live {
 export const live = signal<Live | null>(null);
 export const connected = signal(true);
 export const running = computed(() => live.value !== null && live.value.held.end === undefined);
+/** What stands in the composer. */
+export const draft = signal("");
 /** A message is on its way, or an edit is. */
 export const sending = signal(false);
 
@@ -49,15 +52,10 @@ export const turns = computed<Turn[]>(() => {
 let following: Following | undefined;
 let opening = 0;
 
-/** The address says which conversation is open: `#/<id>`, a UUID with or without its dashes. Anything else is none. */
-function addressed(): string {
-  const digits = /^#\/([0-9a-f-]+)$/i.exec(location.hash)?.[1]?.replaceAll("-", "").toLowerCase() ?? "";
-  return digits.length === 32 ? digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5") : "";
-}
-const isOpen = () => addressed() === (conversation.value?.id ?? "");
+const isOpen = () => address().conversation === (conversation.value?.id ?? "");
 
 export async function openFromAddress(): Promise<void> {
-  const id = addressed();
+  const id = address().conversation;
   if (isOpen()) return;
   const mine = ++opening;
   leaveRun();
@@ -76,7 +74,7 @@ export async function openFromAddress(): Promise<void> {
   });
   if (mine !== opening || (!done && unreachable.value)) return;
   loading.value = false;
-  if (!done) location.hash = "";
+  if (!done) go({ conversation: "" });
 }
 
 /** How often something has begun or was chosen here: what was asked for before that is out of date. */
@@ -103,9 +101,8 @@ function show(found: ConversationDetail): void {
     if (!same || live.value?.held.end) leaveRun();
     if (found.activeRun && !live.value) followRun(found.activeRun);
   });
-  if (listLoaded.value && !found.archivedAt && !archived.value && !search.value && !isListed(found.id)) {
-    void loadList();
-  }
+  const { loaded, search, load } = conversations;
+  if (loaded.value && !found.archivedAt && !archived.value && !search.value && !isListed(found.id)) void load();
 }
 
 function followRun(run: Run): void {
@@ -164,7 +161,7 @@ export function catchUp(): void {
   if (!isOpen()) void openFromAddress();
   else if (running.value) following?.reopen();
   else void refresh();
-  void loadList();
+  void conversations.load();
   if (providers.value.length === 0) void loadOffers();
 }
 
@@ -176,10 +173,10 @@ let opened: Promise<unknown> = Promise.resolve();
 /** True once the message is stored; until then it stays in the composer. Who is faster than the page is waited for. */
 export const send = (text: string) =>
   occupied(async () => {
-    const meant = addressed();
+    const meant = address().conversation;
     await opened;
     await choiceTaken();
-    if (addressed() !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
+    if (address().conversation !== meant || !isOpen()) throw new ApiError(0, "unreachable", "This conversation is not open.");
     const into = conversation.value ?? (await create(text));
     const accepted = await api.postMessage(into.id, text, standIn(into));
     begun(into.id, accepted.run, accepted.message);
@@ -211,13 +208,13 @@ async function create(text: string): Promise<Conversation> {
   const isWanted = mine === opening;
   if (isWanted) {
     conversation.value = { ...created, messages: [], activeRun: null, lastRun: null };
-    location.hash = `#/${created.id}`;
+    go({ conversation: created.id });
   }
-  if (isWanted && (archived.value || search.value)) {
+  if (isWanted && (archived.value || conversations.search.value)) {
     archived.value = false;
-    search.value = "";
-    void loadList();
-  } else if (!archived.value) list.value = [created, ...list.value];
+    conversations.search.value = "";
+    void conversations.load();
+  } else if (!archived.value) conversations.items.value = [created, ...conversations.items.value];
   return created;
 }
 
@@ -266,7 +263,7 @@ export async function change(id: string, wanted: api.Change): Promise<boolean> {
   return told(async () => {
     const changed = await api.changeConversation(id, wanted);
     if (conversation.value?.id === id) conversation.value = { ...conversation.value, ...changed };
-    await loadList();
+    await conversations.load();
     toOtherTabs(id);
   });
 }
@@ -274,8 +271,8 @@ export async function change(id: string, wanted: api.Change): Promise<boolean> {
 export async function remove(id: string): Promise<void> {
   await told(async () => {
     await api.deleteConversation(id);
-    if (conversation.value?.id === id) location.hash = "";
-    await loadList();
+    if (conversation.value?.id === id) go({ conversation: "" });
+    await conversations.load();
     toOtherTabs(id);
   });
 }
@@ -333,13 +330,13 @@ async function loadOffers(): Promise<void> {
 export function start(): void {
   repeatBy(catchUp);
   channel.onmessage = ({ data }) => {
-    void loadList();
+    void conversations.load();
     if (data === conversation.value?.id && !running.value) void refresh();
   };
   addEventListener("hashchange", () => (opened = openFromAddress()));
   addEventListener("online", catchUp);
   addEventListener("offline", () => (online.value = false));
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && catchUp());
-  void loadList();
+  void conversations.load();
   opened = Promise.all([loadOffers(), openFromAddress()]);
 }

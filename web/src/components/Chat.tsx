@@ -1,7 +1,7 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { connected, conversation, live, loading, running, turns } from "../chat";
-import { notice, online, unreachable } from "../requests";
+import { notice, online, type Undoable, undoable, unreachable } from "../requests";
 import { Composer } from "./Composer";
 import { Header } from "./Header";
 import { IconButton } from "./Icon";
@@ -75,6 +75,7 @@ function StatusLine() {
     : unreachable.value || !connected.value
       ? "The connection is lost. Trying again…"
       : notice.value;
+  if (!trouble && undoable.value) return <Undo of={undoable.value} />;
   const hint = running.value
     ? "Esc stops the answer; then Enter sends."
     : "Enter sends, Shift+Enter breaks the line.";
@@ -84,6 +85,18 @@ function StatusLine() {
       {trouble && trouble === notice.value && (
         <IconButton icon="close" label="Close" onClick={() => (notice.value = "")} />
       )}
+    </div>
+  );
+}
+
+function Undo({ of: { done, undo } }: { of: Undoable }) {
+  return (
+    <div class="status trouble" role="status">
+      <span dir="auto">{done}</span>
+      <button type="button" class="quiet" onClick={undo}>
+        Undo
+      </button>
+      <IconButton icon="close" label="Close" onClick={() => (undoable.value = null)} />
     </div>
   );
 }

@@ -1,12 +1,10 @@
-import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { conversation, running, send, sending, stop } from "../chat";
+import { conversation, draft, running, send, sending, stop } from "../chat";
 import { online } from "../requests";
 import { IconButton } from "./Icon";
 import { Picker } from "./Picker";
 
 export function Composer() {
-  const text = useSignal("");
   const field = useRef<HTMLTextAreaElement>(null);
   const shown = conversation.value?.id;
 
@@ -15,9 +13,9 @@ export function Composer() {
     if (matchMedia("(pointer: fine)").matches) field.current?.focus();
   }, [shown]);
 
-  const isReady = () => text.value.trim() !== "" && !running.value && !sending.value && online.value;
+  const isReady = () => draft.value.trim() !== "" && !running.value && !sending.value && online.value;
   const submit = async () => {
-    if (isReady() && (await send(text.value))) text.value = "";
+    if (isReady() && (await send(draft.value))) draft.value = "";
   };
   return (
     <form
@@ -36,9 +34,9 @@ export function Composer() {
         aria-label="Message"
         enterkeyhint="send"
         dir="auto"
-        value={text.value}
+        value={draft.value}
         readOnly={sending.value}
-        onInput={(event) => (text.value = event.currentTarget.value)}
+        onInput={(event) => (draft.value = event.currentTarget.value)}
         onKeyDown={(event) => {
           if (!isSending(event)) return;
           event.preventDefault();

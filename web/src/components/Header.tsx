@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { change, conversation, remove } from "../chat";
 import type { Conversation } from "../types";
 import { IconButton } from "./Icon";
+import { Rename } from "./Rename";
 
 /** The open conversation's name, and what can be done with it. */
 export function Header({ drawer }: { drawer: Signal<boolean> }) {
@@ -26,7 +27,9 @@ export function Header({ drawer }: { drawer: Signal<boolean> }) {
 
 function Named({ shown }: { shown: Conversation }) {
   const renaming = useSignal(false);
-  if (renaming.value) return <Rename shown={shown} onEnd={() => (renaming.value = false)} />;
+  const rename = (title: string) => title !== shown.title && void change(shown.id, { title });
+  const end = () => (renaming.value = false);
+  if (renaming.value) return <Rename label="Title" name={shown.title ?? ""} onSave={rename} onEnd={end} />;
   const pinned = shown.pinnedAt !== null;
   const archived = shown.archivedAt !== null;
   return (
@@ -49,35 +52,6 @@ function Named({ shown }: { shown: Conversation }) {
       />
       <Delete shown={shown} />
     </>
-  );
-}
-
-function Rename({ shown, onEnd }: { shown: Conversation; onEnd: () => void }) {
-  const save = (event: SubmitEvent) => {
-    event.preventDefault();
-    const title = `${new FormData(event.currentTarget as HTMLFormElement).get("title")}`.trim();
-    if (title !== shown.title) void change(shown.id, { title });
-    onEnd();
-  };
-  const press = (event: KeyboardEvent) => {
-    if (event.key !== "Escape") return;
-    event.preventDefault();
-    onEnd();
-  };
-  return (
-    <form class="rename" onSubmit={save} onKeyDown={press}>
-      <input
-        name="title"
-        aria-label="Title"
-        maxLength={200}
-        defaultValue={shown.title ?? ""}
-        ref={(input) => input?.select()}
-      />
-      <button class="primary">Save</button>
-      <button type="button" class="quiet" onClick={onEnd}>
-        Cancel
-      </button>
-    </form>
   );
 }
 

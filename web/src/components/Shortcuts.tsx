@@ -6,9 +6,11 @@ const KEYS: [keys: string[], does: string][] = [
   [["Enter"], "Send"],
   [["Shift", "Enter"], "New line"],
   [["Esc"], "Stop the answer; leave an edit"],
-  [[mac ? "⌘" : "Ctrl", "K"], "Search conversations"],
+  [[mac ? "⌘" : "Ctrl", "K"], "Search the list"],
   [[mac ? "⌥" : "Alt", "N"], "New conversation"],
   [["/"], "To the message"],
+  [["Tab"], "Indent, in a document"],
+  [["Esc", "Tab"], "Leave the document"],
   [["?"], "This list"],
 ];
 

@@ -1,11 +1,11 @@
-import type { Signal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { conversation } from "../chat";
-import { archived, list, listLoaded, loadList, loadMore, nextCursor, pinnedList, search } from "../list";
+import { address } from "../address";
 import { chooseWorkspace, leave, workspace, workspaces } from "../session";
 import { isDark, toggleTheme } from "../theme";
-import type { Conversation } from "../types";
-import { Icon, IconButton } from "./Icon";
+import { IconButton } from "./Icon";
+import { Conversations, Documents } from "./Shelf";
+import { Switch } from "./Switch";
 
 interface Props {
   drawer: Signal<boolean>;
@@ -15,32 +15,25 @@ interface Props {
 /** On a phone it is a drawer above the conversation. */
 export function Sidebar({ drawer, onShortcuts }: Props) {
   const aside = useRef<HTMLElement>(null);
+  const shelf = useSignal<"conversations" | "documents">(firstShelf());
   const close = () => (drawer.value = false);
   useEffect(() => {
     if (drawer.value) aside.current?.querySelector("button")?.focus();
   }, [drawer.value]);
+  const Shelf = shelf.value === "documents" ? Documents : Conversations;
   return (
     <>
-      <aside ref={aside} class={drawer.value ? "sidebar open" : "sidebar"} aria-label="Conversations">
+      <aside ref={aside} class={drawer.value ? "sidebar open" : "sidebar"} aria-label="Lists">
         <div class="sidebar-head">
-          <a class="button primary" href="#" onClick={close}>
-            <Icon name="plus" /> New conversation
-          </a>
+          <Switch
+            label="What to list"
+            options={{ conversations: "Conversations", documents: "Documents" }}
+            value={shelf.value}
+            onChange={(wanted) => (shelf.value = wanted)}
+          />
           <IconButton icon="close" label="Close the list" onClick={close} class="quiet phone-only" />
         </div>
-        <SearchField />
-        <nav class="lists" aria-label="Conversations" onClick={close}>
-          {pinnedList.value.length > 0 && <List title="Pinned" items={pinnedList.value} />}
-          <List title={archived.value ? "Archived" : "Conversations"} items={list.value} />
-          {listLoaded.value && list.value.length + pinnedList.value.length === 0 && (
-            <p class="faint">{search.value ? "No title contains this." : archived.value ? "The archive is empty." : "Nothing here yet."}</p>
-          )}
-        </nav>
-        {nextCursor.value && (
-          <button type="button" class="quiet" onClick={() => void loadMore()}>
-            Show more
-          </button>
-        )}
+        <Shelf close={close} />
         <footer class="sidebar-foot">
           <Workspaces />
           <button type="button" class="quiet" onClick={onShortcuts}>
@@ -61,49 +54,10 @@ export function Sidebar({ drawer, onShortcuts }: Props) {
   );
 }
 
-function SearchField() {
-  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const type = (event: InputEvent) => {
-    search.value = (event.currentTarget as HTMLInputElement).value;
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => void loadList(), 200);
-  };
-  const toggle = () => {
-    archived.value = !archived.value;
-    void loadList();
-  };
-  return (
-    <search class="search">
-      <input
-        id="search"
-        type="search"
-        placeholder="Search titles"
-        aria-label="Search titles"
-        maxLength={200}
-        value={search.value}
-        onInput={type}
-      />
-      <IconButton icon="archive" label="Show the archive" pressed={archived.value} onClick={toggle} />
-    </search>
-  );
-}
-
-function List({ title, items }: { title: string; items: Conversation[] }) {
-  if (items.length === 0) return null;
-  return (
-    <section>
-      <h2>{title}</h2>
-      <ul>
-        {items.map(({ id, title: name }) => (
-          <li key={id}>
-            <a href={`#/${id}`} aria-current={id === conversation.value?.id ? "page" : undefined} dir="auto">
-              {name || "Untitled"}
-            </a>
-          </li>
-        ))}
-      </ul>
-    </section>
-  );
+/** Who comes for a document alone finds it among the others. */
+function firstShelf() {
+  const { conversation, document } = address();
+  return document && !conversation ? "documents" : "conversations";
 }
 
 function Workspaces() {
