@@ -42,6 +42,12 @@ class Client:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
+    async def document(self, name: str, content: str = "") -> str:
+        """The id of a new document."""
+        answer = await self.http.post("/v1/documents", json={"name": name, "content": content})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
     async def post(self, conversation_id: str, content: str = "hello", **fields: Any) -> dict[str, Any]:
         """The run that a message started."""
         path = f"/v1/conversations/{conversation_id}/messages"
