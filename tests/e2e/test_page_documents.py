@@ -206,8 +206,12 @@ async def test_document_is_beside_the_conversation(browser: Browser, running: Ru
         await expect(visit.page.get_by_role("group", name="What to show")).to_be_hidden()
         chat = await visit.page.locator(".chat").bounding_box()
         paper = await _pane(visit).bounding_box()
-        assert chat and paper and chat["width"] > 350 and chat["x"] + chat["width"] <= paper["x"]
-        assert paper["x"] + paper["width"] == _WIDE["width"] and paper["height"] == _WIDE["height"]
+        assert chat
+        assert paper
+        assert chat["width"] > 350
+        assert chat["x"] + chat["width"] <= paper["x"]
+        assert paper["x"] + paper["width"] == _WIDE["width"]
+        assert paper["height"] == _WIDE["height"]
         assert await visit.page.evaluate("document.documentElement.scrollWidth") == _WIDE["width"]
 
 

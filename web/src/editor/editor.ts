@@ -28,7 +28,7 @@ export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isL
       EditorState.lineSeparator.of("\n"),
       EditorView.clipboardInputFilter.of((pasted) => pasted.replace(/\r\n?/g, "\n")),
       EditorView.lineWrapping,
-      EditorView.contentAttributes.of({ "aria-label": "Document", spellcheck: "true", autocapitalize: "sentences" }),
+      EditorView.contentAttributes.of({ "aria-label": "Document", spellcheck: "true", autocorrect: "on" }),
       markdown({ base: markdownLanguage, completeHTMLTags: false }),
       keymap.of([...yUndoManagerKeymap, indentWithTab, ...defaultKeymap]),
       yCollab(text, null),

@@ -1,0 +1,261 @@
+"""The web page: a document that several people and agents edit at once."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from urllib.parse import quote
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, WebSocketRoute, expect
+
+from tests.e2e.conftest import Running
+from tests.support.api_client import make_token
+from tests.support.browser import Visitor, visitor
+from tests.support.eventually import eventually
+from tests.support.system import SECRET, Client
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Enter = Callable[..., Awaitable[Visitor]]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def enter(browser: Browser, running: Running, someone: Client) -> AsyncIterator[Enter]:
+    """Opens a document as a member with this name, in a browser of their own."""
+    async with AsyncExitStack() as stack:
+
+        async def enter(document: str, name: str = "Ada Lovelace") -> Visitor:
+            token = make_token(SECRET, (someone.workspace_id, "member"), user=name.lower(), name=name)
+            visit = await stack.enter_async_context(visitor(browser, running.api.url, token))
+            await visit.page.goto(f"{visit.url}/#/?document={document}")
+            await expect(_status(visit)).to_have_text("Live")
+            return visit
+
+        yield enter
+
+
+def _text(visit: Visitor) -> Locator:
+    return visit.page.get_by_role("textbox", name="Document")
+
+
+def _status(visit: Visitor) -> Locator:
+    return visit.page.get_by_role("region", name="Document").get_by_role("status")
+
+
+def _here(visit: Visitor) -> Locator:
+    return visit.page.get_by_role("list", name="Who is here").get_by_role("listitem")
+
+
+async def _is_stored(someone: Client, document: str, content: str) -> None:
+    async def stored() -> bool:
+        found = (await someone.http.get(f"/v1/documents/{document}")).json()["content"]
+        assert found == content
+        return True
+
+    await eventually(stored, 10)
+
+
+async def test_two_people_see_each_other_type(enter: Enter, someone: Client) -> None:
+    """Every letter of each in the other's text, where the other's cursor is, and all of it in the database."""
+    document = await someone.document("A paper", "Beginning.\n")
+    ada = await enter(document)
+    charles = await enter(document, "Charles Babbage")
+
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type("Ada was here.")
+    await expect(_text(charles)).to_contain_text("Ada was here.")
+    await expect(_text(charles).locator(".caret")).to_have_text("Ada Lovelace")
+    await _text(charles).click()
+    await charles.page.keyboard.press("Control+Home")
+    await charles.page.keyboard.type("Charles too. ")
+
+    await expect(_text(ada).locator(".cm-line").first).to_contain_text("Charles too. ")
+    await expect(_text(ada).locator(".caret")).to_have_text("Charles Babbage")
+    await _is_stored(someone, document, "Charles too. Beginning.\nAda was here.")
+
+
+async def test_everybody_sees_who_is_here(enter: Enter, someone: Client) -> None:
+    """Each person once, with their name; whoever closes the document is gone from the list."""
+    document = await someone.document("A paper")
+    ada = await enter(document)
+    await expect(_here(ada)).to_have_text(["AL"])
+    charles = await enter(document, "Charles Babbage")
+
+    await expect(_here(ada)).to_have_text(["CB", "AL"])
+    await expect(_here(charles)).to_have_text(["AL", "CB"])
+    await expect(ada.page.get_by_role("listitem", name="Charles Babbage", exact=True)).to_be_visible()
+    await expect(ada.page.get_by_role("listitem", name="Ada Lovelace, you")).to_be_visible()
+
+    await charles.page.get_by_role("button", name="Close the document").click()
+    await expect(_here(ada)).to_have_text(["AL"])
+
+
+async def test_what_was_typed_offline_is_merged(enter: Enter, someone: Client) -> None:
+    """Neither what one wrote offline nor what the other wrote meanwhile is lost; both are seen as present again."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    charles = await enter(document, "Charles Babbage")
+
+    await ada.context.set_offline(True)
+    await expect(_status(ada)).to_contain_text("Offline. What you write is kept here")
+    await expect(_here(charles)).to_have_text(["CB"])
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" Said offline.")
+    await _text(charles).click()
+    await charles.page.keyboard.press("Control+Home")
+    await charles.page.keyboard.type("Said meanwhile. ")
+    await _is_stored(someone, document, "Said meanwhile. The middle.")
+    await ada.context.set_offline(False)
+
+    await expect(_status(ada)).to_have_text("Live")
+    whole = "Said meanwhile. The middle. Said offline."
+    await expect(_text(ada)).to_have_text(whole)
+    await expect(_text(charles)).to_have_text(whole)
+    await expect(_here(charles)).to_have_text(["AL", "CB"])
+    await expect(_here(ada)).to_have_text(["CB", "AL"])
+    await _is_stored(someone, document, whole)
+
+
+async def test_agent_writes_while_somebody_types(enter: Enter, someone: Client) -> None:
+    """What a tool appends appears in the open document, and what is typed meanwhile stays."""
+    document = await someone.document("A paper", "Beginning.\n")
+    ada = await enter(document)
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+Home")
+    await ada.page.keyboard.type("Typed before. ")
+    arguments = quote(json.dumps({"id": document, "content": "From the agent."}))
+
+    run = await someone.start("go on", provider="echo", model=f"echo?tool=doc_append&args={arguments}")
+    await ada.page.keyboard.type("Typed meanwhile. ")
+    await expect(_text(ada)).to_contain_text("From the agent.")
+    await someone.state_is(run, "completed")
+
+    text = (await someone.http.get(f"/v1/documents/{document}")).json()["content"]
+    assert text.startswith("Typed before. Typed meanwhile. Beginning.\n")
+    assert "From the agent." in text
+
+
+async def test_undo_takes_back_ones_own(enter: Enter, someone: Client) -> None:
+    """What somebody else has written meanwhile stays."""
+    document = await someone.document("A paper")
+    ada = await enter(document)
+    charles = await enter(document, "Charles Babbage")
+    await _text(ada).click()
+    await ada.page.keyboard.type("mine")
+    await expect(_text(charles)).to_have_text("mine")
+    await _text(charles).click()
+    await charles.page.keyboard.press("Control+End")
+    await charles.page.keyboard.type(" and theirs")
+    await expect(_text(ada)).to_contain_text("mine and theirs")
+
+    await ada.page.keyboard.press("Control+z")
+    await _is_stored(someone, document, " and theirs")
+    await ada.page.keyboard.press("Control+Shift+z")
+    await _is_stored(someone, document, "mine and theirs")
+
+
+async def test_lines_that_end_otherwise_are_kept(enter: Enter, someone: Client) -> None:
+    """A text with carriage returns is edited at the place that is seen, also behind letters of two UTF-16 units."""
+    document = await someone.document("A paper", "one\r\n🐟 two\r\nthree")
+    ada = await enter(document)
+
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" and four")
+
+    await _is_stored(someone, document, "one\r\n🐟 two\r\nthree and four")
+
+
+async def test_keyboard_goes_into_a_document_and_out(enter: Enter, someone: Client) -> None:
+    """Tab indents there; after Escape it goes on to what comes next, and Escape stops no answer."""
+    document = await someone.document("A paper", "word")
+    ada = await enter(document)
+    await ada.page.get_by_label("Model").select_option("echo/echo?delayMs=50&repeat=20&tool=current_time")
+    await ada.say("a long answer")
+    await expect(ada.answer()).to_contain_text("Echo from agent")
+
+    await ada.page.get_by_role("button", name="Close the document").focus()
+    await ada.page.keyboard.press("Tab")
+    await expect(_text(ada)).to_be_focused()
+    await ada.page.keyboard.press("Tab")
+    await _is_stored(someone, document, "  word")
+    await ada.page.keyboard.press("Escape")
+    await ada.page.keyboard.press("Shift+Tab")
+
+    await expect(ada.page.get_by_role("button", name="Close the document")).to_be_focused()
+    await _is_stored(someone, document, "  word")
+    await expect(ada.page.get_by_role("button", name="Stop")).to_be_visible()
+
+
+async def test_document_that_is_deleted_meanwhile_stays_readable(enter: Enter, someone: Client) -> None:
+    """The page says so, and brings it back if that is wanted."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+
+    assert (await someone.http.delete(f"/v1/documents/{document}")).status_code == 204
+    await expect(_status(ada)).to_contain_text("This document was deleted.")
+    await expect(_text(ada)).to_have_text("Every word of it.")
+    await expect(_text(ada)).not_to_be_editable()
+    await ada.page.get_by_role("button", name="Restore").click()
+
+    await expect(_status(ada)).to_have_text("Live")
+    await expect(_text(ada)).to_be_editable()
+    assert (await someone.http.get(f"/v1/documents/{document}")).json()["deletedAt"] is None
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(4400, "The last change was not accepted."), (4413, "The document is full"), (4403, "You have no access")],
+)
+async def test_refusal_is_said_and_the_text_kept(enter: Enter, someone: Client, code: int, said: str) -> None:
+    """Nothing is tried again by itself; the text can be read and copied, and the document opened again."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+    opened: list[str] = []
+
+    async def refuse(socket: WebSocketRoute) -> None:
+        opened.append(socket.url)
+        if len(opened) == 1:
+            await socket.close(code=code)
+        else:
+            socket.connect_to_server()
+
+    await ada.page.route_web_socket("**/sync?*", refuse)
+    await ada.context.set_offline(True)
+    await expect(_status(ada)).to_contain_text("Offline.")
+    await ada.context.set_offline(False)
+
+    await expect(_status(ada)).to_contain_text(said)
+    await expect(_text(ada)).to_have_text("Every word of it.")
+    await expect(_text(ada)).not_to_be_editable()
+    if code != 4403:
+        await expect(_status(ada).get_by_role("button", name="Copy")).to_be_visible()
+        assert len(opened) == 1
+        await _status(ada).get_by_role("button", name="Open again").click()
+        await expect(_status(ada)).to_have_text("Live")
+
+
+async def test_expired_ticket_is_replaced(enter: Enter, someone: Client) -> None:
+    """The page asks for another one by itself, and goes on with what was there."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+    opened: list[str] = []
+
+    async def expire(socket: WebSocketRoute) -> None:
+        opened.append(socket.url)
+        if len(opened) == 1:
+            await socket.close(code=4401)
+        else:
+            socket.connect_to_server()
+
+    await ada.page.route_web_socket("**/sync?*", expire)
+    await ada.context.set_offline(True)
+    await expect(_status(ada)).to_contain_text("Offline.")
+    await ada.context.set_offline(False)
+
+    await expect(_status(ada)).to_have_text("Live")
+    assert len(opened) == 2
+    assert opened[0] != opened[1]
