@@ -66,13 +66,13 @@ async def test_two_people_see_each_other_type(enter: Enter, someone: Client) -> 
     await ada.page.keyboard.press("Control+End")
     await ada.page.keyboard.type("Ada was here.")
     await expect(_text(charles)).to_contain_text("Ada was here.")
-    await expect(_text(charles).locator(".caret")).to_have_text("Ada Lovelace")
+    await expect(_text(charles).locator(".caret")).to_have_attribute("data-name", "Ada Lovelace")
     await _text(charles).click()
     await charles.page.keyboard.press("Control+Home")
     await charles.page.keyboard.type("Charles too. ")
 
     await expect(_text(ada).locator(".cm-line").first).to_contain_text("Charles too. ")
-    await expect(_text(ada).locator(".caret")).to_have_text("Charles Babbage")
+    await expect(_text(ada).locator(".caret")).to_have_attribute("data-name", "Charles Babbage")
     await _is_stored(someone, document, "Charles too. Beginning.\nAda was here.")
 
 
@@ -100,7 +100,6 @@ async def test_what_was_typed_offline_is_merged(enter: Enter, someone: Client) -
 
     await ada.context.set_offline(True)
     await expect(_status(ada)).to_contain_text("Offline. What you write is kept here")
-    await expect(_here(charles)).to_have_text(["CB"])
     await _text(ada).click()
     await ada.page.keyboard.press("Control+End")
     await ada.page.keyboard.type(" Said offline.")
@@ -153,7 +152,7 @@ async def test_undo_takes_back_ones_own(enter: Enter, someone: Client) -> None:
 
     await ada.page.keyboard.press("Control+z")
     await _is_stored(someone, document, " and theirs")
-    await ada.page.keyboard.press("Control+Shift+z")
+    await ada.page.keyboard.press("Control+y")
     await _is_stored(someone, document, "mine and theirs")
 
 
@@ -206,6 +205,26 @@ async def test_document_that_is_deleted_meanwhile_stays_readable(enter: Enter, s
     assert (await someone.http.get(f"/v1/documents/{document}")).json()["deletedAt"] is None
 
 
+async def _come_back_to(ada: Visitor, code: int) -> list[str]:
+    """Loses the connection; the next one is closed with `code`. The addresses of all that are opened from here on."""
+    opened: list[str] = []
+
+    async def route(socket: WebSocketRoute) -> None:
+        opened.append(socket.url)
+        if len(opened) == 2:
+            await socket.close(code=code)
+        else:
+            socket.connect_to_server()
+
+    await ada.page.route_web_socket("**/sync?*", route)
+    await ada.page.reload()
+    await expect(_status(ada)).to_have_text("Live")
+    await ada.context.set_offline(True)
+    await expect(_status(ada)).to_contain_text("Offline.")
+    await ada.context.set_offline(False)
+    return opened
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [(4400, "The last change was not accepted."), (4413, "The document is full"), (4403, "You have no access")],
@@ -214,48 +233,45 @@ async def test_refusal_is_said_and_the_text_kept(enter: Enter, someone: Client, 
     """Nothing is tried again by itself; the text can be read and copied, and the document opened again."""
     document = await someone.document("A paper", "Every word of it.")
     ada = await enter(document)
-    opened: list[str] = []
 
-    async def refuse(socket: WebSocketRoute) -> None:
-        opened.append(socket.url)
-        if len(opened) == 1:
-            await socket.close(code=code)
-        else:
-            socket.connect_to_server()
-
-    await ada.page.route_web_socket("**/sync?*", refuse)
-    await ada.context.set_offline(True)
-    await expect(_status(ada)).to_contain_text("Offline.")
-    await ada.context.set_offline(False)
+    opened = await _come_back_to(ada, code)
 
     await expect(_status(ada)).to_contain_text(said)
     await expect(_text(ada)).to_have_text("Every word of it.")
     await expect(_text(ada)).not_to_be_editable()
-    if code != 4403:
-        await expect(_status(ada).get_by_role("button", name="Copy")).to_be_visible()
-        assert len(opened) == 1
-        await _status(ada).get_by_role("button", name="Open again").click()
-        await expect(_status(ada)).to_have_text("Live")
+    await expect(_status(ada).get_by_role("button", name="Copy")).to_be_visible()
+    assert len(opened) == 2
+    await _status(ada).get_by_role("button", name="Open again").click()
+    await expect(_status(ada)).to_have_text("Live")
 
 
 async def test_expired_ticket_is_replaced(enter: Enter, someone: Client) -> None:
     """The page asks for another one by itself, and goes on with what was there."""
     document = await someone.document("A paper", "Every word of it.")
     ada = await enter(document)
-    opened: list[str] = []
 
-    async def expire(socket: WebSocketRoute) -> None:
-        opened.append(socket.url)
-        if len(opened) == 1:
-            await socket.close(code=4401)
-        else:
-            socket.connect_to_server()
-
-    await ada.page.route_web_socket("**/sync?*", expire)
-    await ada.context.set_offline(True)
-    await expect(_status(ada)).to_contain_text("Offline.")
-    await ada.context.set_offline(False)
+    opened = await _come_back_to(ada, 4401)
 
     await expect(_status(ada)).to_have_text("Live")
-    assert len(opened) == 2
-    assert opened[0] != opened[1]
+    assert len(opened) == 3
+    assert opened[1] != opened[2]
+
+
+async def test_what_was_typed_offline_is_sent_also_if_something_else_is_opened(enter: Enter, someone: Client) -> None:
+    """Whoever would close the page is asked first, since it is what keeps the text."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    ada.expect_dialogs()
+    await ada.context.set_offline(True)
+    await expect(_status(ada)).to_contain_text("Offline.")
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" Said offline.")
+
+    await ada.page.close(run_before_unload=True)
+    await eventually(lambda: ada.dialogs)
+    await ada.page.get_by_role("button", name="Close the document").click()
+    await expect(_text(ada)).to_have_count(0)
+    await ada.context.set_offline(False)
+
+    await _is_stored(someone, document, "The middle. Said offline.")

@@ -2,7 +2,8 @@ import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { go } from "../address";
 import { mention, openDocument, remove, rename, restore, unnamed } from "../documents";
-import type { Link, Room } from "../editor/room";
+import type { Link } from "../editor/connection";
+import type { Room } from "../editor/room";
 import { CopyButton } from "../markdown";
 import { isViewer } from "../session";
 import type { Document } from "../types";
@@ -103,7 +104,7 @@ const SAID: Record<Link, string> = {
 /** One line that is always there, as below the conversation. */
 function DocumentStatus({ id, room, onAgain }: { id: string; room: Room | undefined; onAgain: () => void }) {
   const link = room?.link.value ?? "connecting";
-  const isOver = link === "deleted" || link === "refused" || link === "full";
+  const isOver = ["deleted", "forbidden", "refused", "full"].includes(link);
   const restoreIt = async () => {
     if (await restore(id)) onAgain();
   };
@@ -119,7 +120,7 @@ function DocumentStatus({ id, room, onAgain }: { id: string; room: Room | undefi
           Restore
         </button>
       )}
-      {(link === "refused" || link === "full") && (
+      {isOver && link !== "deleted" && (
         <button type="button" class="quiet" onClick={onAgain}>
           Open again
         </button>

@@ -1,6 +1,7 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { change, conversation, remove } from "../chat";
+import { openDocument } from "../documents";
 import type { Conversation } from "../types";
 import { IconButton } from "./Icon";
 import { Rename } from "./Rename";
@@ -8,9 +9,10 @@ import { Rename } from "./Rename";
 /** The open conversation's name, and what can be done with it. */
 export function Header({ drawer }: { drawer: Signal<boolean> }) {
   const shown = conversation.value;
+  const name = shown?.title || openDocument.value?.name;
   useEffect(() => {
-    document.title = shown?.title ? `${shown.title} – Throughline` : "Throughline";
-  }, [shown?.title]);
+    document.title = name ? `${name} – Throughline` : "Throughline";
+  }, [name]);
   return (
     <header class="header">
       <IconButton

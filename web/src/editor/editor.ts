@@ -11,6 +11,9 @@ import { arrivals } from "./arrivals";
 import { cursors } from "./cursors";
 import { theme } from "./theme";
 
+/** What CodeMirror turns off, since most that it shows is code. */
+const AS_PROSE = { spellcheck: "true", autocorrect: "on", autocapitalize: "sentences", writingsuggestions: "true" };
+
 export interface Editor {
   /** Before its text has come, and for who may only read, nothing can be typed; all can be read and copied. */
   setWritable: (now: boolean) => void;
@@ -28,7 +31,7 @@ export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isL
       EditorState.lineSeparator.of("\n"),
       EditorView.clipboardInputFilter.of((pasted) => pasted.replace(/\r\n?/g, "\n")),
       EditorView.lineWrapping,
-      EditorView.contentAttributes.of({ "aria-label": "Document", spellcheck: "true", autocorrect: "on" }),
+      EditorView.contentAttributes.of({ "aria-label": "Document", ...AS_PROSE }),
       markdown({ base: markdownLanguage, completeHTMLTags: false }),
       keymap.of([...yUndoManagerKeymap, indentWithTab, ...defaultKeymap]),
       yCollab(text, null),

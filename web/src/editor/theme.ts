@@ -25,7 +25,8 @@ const look = EditorView.theme({
     marginLeft: "-1px",
     marginRight: "-1px",
   },
-  ".caret-name": {
+  ".caret::before": {
+    content: "attr(data-name)",
     position: "absolute",
     bottom: "calc(100% - 0.15em)",
     left: "-2px",
@@ -39,10 +40,10 @@ const look = EditorView.theme({
     pointerEvents: "none",
     userSelect: "none",
   },
-  ".caret:not(.agent) .caret-name": { animation: "leave 0.4s 3s ease-out both" },
+  ".caret:not(.agent)::before": { animation: "leave 0.4s 3s ease-out both" },
   "@keyframes leave": { to: { opacity: "0" } },
-  ".caret.agent .caret-name::before": { content: '"✦ "' },
-  ".cm-line:first-child .caret-name": { top: "calc(100% - 0.15em)", bottom: "auto", borderRadius: "0 0.375rem 0.375rem" },
+  ".caret.agent::before": { content: '"✦ " attr(data-name)' },
+  ".cm-line:first-child .caret::before": { top: "calc(100% - 0.15em)", bottom: "auto", borderRadius: "0 0.375rem 0.375rem" },
   "@keyframes arrive": { from: { backgroundColor: "color-mix(in srgb, var(--accent) 30%, transparent)" } },
   ".arrived": { borderRadius: "0.2rem", animation: "arrive 1.5s ease-out" },
 });
