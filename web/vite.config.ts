@@ -14,5 +14,5 @@ export default defineConfig({
     chunkSizeWarningLimit: 700,
   },
   // `npm run dev` beside `make run`: the page with hot reload, the API behind it. Sign in with `make token`.
-  server: { proxy: { "/v1": api, "/schema": api } },
+  server: { proxy: { "/v1": { target: api, ws: true }, "/schema": api } },
 });

@@ -157,6 +157,22 @@ async def test_document_stays_while_the_conversation_changes(visit: Visitor, som
     await expect(visit.page).to_have_url(re.compile(rf"/#/[0-9a-f-]{{36}}\?document={document}$"))
 
 
+async def test_editor_is_loaded_with_the_first_document(visit: Visitor, someone: Client) -> None:
+    """Who only talks does not wait for what is five times as large as the rest."""
+    document = await someone.document("A paper", "Every word of it.")
+    scripts: list[str] = []
+    visit.page.on("request", lambda request: scripts.append(request.url) if request.url.endswith(".js") else None)
+    await visit.page.reload()
+    await visit.say("hello there")
+    await expect(visit.answer()).to_contain_text("Echo from agent: hello there")
+    first = len(scripts)
+    assert not any("room" in script for script in scripts)
+
+    await visit.page.goto(f"{visit.url}/#/?document={document}")
+    await expect(visit.page.get_by_role("textbox", name="Document")).to_have_text("Every word of it.")
+    assert any("room" in script for script in scripts[first:])
+
+
 async def test_address_of_no_document_shows_none(visit: Visitor) -> None:
     """The page says that there is nothing, and goes on without it."""
     await visit.page.goto(f"{visit.url}/#/?document={new_id()}")

@@ -130,6 +130,8 @@ async def test_agent_writes_while_somebody_types(enter: Enter, someone: Client) 
     run = await someone.start("go on", provider="echo", model=f"echo?tool=doc_append&args={arguments}")
     await ada.page.keyboard.type("Typed meanwhile. ")
     await expect(_text(ada)).to_contain_text("From the agent.")
+    await expect(ada.page.get_by_role("listitem", name="Agent, an agent")).to_be_visible()
+    await expect(_text(ada).locator(".caret.agent")).to_have_attribute("data-name", "Agent")
     await someone.state_is(run, "completed")
 
     text = (await someone.http.get(f"/v1/documents/{document}")).json()["content"]

@@ -80,7 +80,7 @@ function Named({ shown, room }: { shown: Document; room: Room | undefined }) {
         {shown.name}
       </h2>
       {room && <Presence peers={room.peers.value} />}
-      {!isViewer.value && (
+      {!isViewer.value && room?.link.value !== "deleted" && (
         <>
           <IconButton icon="mention" label="Mention in message" onClick={toComposer} />
           <IconButton icon="edit" label="Rename document" onClick={() => (renaming.value = true)} />

@@ -46,6 +46,7 @@ const look = EditorView.theme({
   ".cm-line:first-child .caret::before": { top: "calc(100% - 0.15em)", bottom: "auto", borderRadius: "0 0.375rem 0.375rem" },
   "@keyframes arrive": { from: { backgroundColor: "color-mix(in srgb, var(--accent) 30%, transparent)" } },
   ".arrived": { borderRadius: "0.2rem", animation: "arrive 1.5s ease-out" },
+  "@media (prefers-reduced-motion: reduce)": { ".arrived": { animation: "none" } },
 });
 
 const words = HighlightStyle.define([
