@@ -14,6 +14,7 @@ from tests.support.api_client import make_token
 from tests.support.browser import Visitor, visitor
 from tests.support.eventually import eventually
 from tests.support.system import SECRET, Client
+from tests.support.tcp_proxy import Mode, TcpProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -277,3 +278,35 @@ async def test_what_was_typed_offline_is_sent_also_if_something_else_is_opened(e
     await ada.context.set_offline(False)
 
     await _is_stored(someone, document, "The middle. Said offline.")
+
+
+@pytest.mark.parametrize("mode", [Mode.RESET, Mode.BLACK_HOLE])
+async def test_what_was_typed_into_a_dead_connection_arrives(
+    browser: Browser, running: Running, someone: Client, mode: Mode
+) -> None:
+    """Whether the connection says that it has died or falls silent: another is opened, and both texts are merged."""
+    document = await someone.document("A paper", "The middle.")
+    port = int(running.api.url.rpartition(":")[2])
+    token = someone.headers["authorization"].removeprefix("Bearer ")
+    async with (
+        TcpProxy(("127.0.0.1", port)) as proxy,
+        visitor(browser, f"http://127.0.0.1:{proxy.port}", token) as visit,
+    ):
+        await visit.page.clock.install()
+        await visit.page.goto(f"{visit.url}/#/?document={document}")
+        await expect(_status(visit)).to_have_text("Live")
+        await _text(visit).click()
+        await visit.page.keyboard.press("Control+End")
+        proxy.switch(mode)
+        if mode is Mode.RESET:
+            await expect(_status(visit)).to_contain_text("Offline.")
+        await visit.page.keyboard.type(" Typed in vain?")
+        answer = await someone.http.patch(f"/v1/documents/{document}", json={"content": "Before. The middle."})
+        assert answer.status_code == 200
+        proxy.switch(Mode.PASS)
+        if mode is Mode.BLACK_HOLE:
+            await visit.page.clock.fast_forward(35_000)
+
+        await expect(_text(visit)).to_have_text("Before. The middle. Typed in vain?")
+        await expect(_status(visit)).to_have_text("Live")
+        await _is_stored(someone, document, "Before. The middle. Typed in vain?")

@@ -78,8 +78,9 @@ class Visitor:
         return self.page.locator(".answer").nth(number)
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # Chromium also reports each request that fails, which some tests are about.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        # Chromium also reports each request and socket that fails, which some tests are about.
+        failures = ("Failed to load resource", "WebSocket connection to")
+        if message.type in ("error", "warning") and not message.text.startswith(failures):
             self.faults.append(f"{message.type}: {message.text}")
 
     async def _on_dialog(self, dialog: Dialog) -> None:
