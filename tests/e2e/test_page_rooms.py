@@ -192,6 +192,24 @@ async def test_keyboard_goes_into_a_document_and_out(enter: Enter, someone: Clie
     await expect(ada.page.get_by_role("button", name="Stop")).to_be_visible()
 
 
+async def test_search_finds_lines_that_are_not_drawn(enter: Enter, someone: Client) -> None:
+    """The editor draws what is seen, so the browser's own search would find no more than that."""
+    document = await someone.document("A paper", "A line.\n" * 2000 + "The herring.\n")
+    ada = await enter(document)
+    await expect(_text(ada)).not_to_contain_text("herring")
+
+    await _text(ada).click()
+    await ada.page.keyboard.press("Control+f")
+    await ada.page.keyboard.type("herring")
+    await ada.page.keyboard.press("Enter")
+    await expect(_text(ada)).to_contain_text("The herring.")
+    await ada.page.keyboard.press("Escape")
+
+    await expect(_text(ada)).to_be_focused()
+    await ada.page.keyboard.type("cod")
+    await _is_stored(someone, document, "A line.\n" * 2000 + "The cod.\n")
+
+
 async def test_document_that_is_deleted_meanwhile_stays_readable(enter: Enter, someone: Client) -> None:
     """The page says so, and brings it back if that is wanted."""
     document = await someone.document("A paper", "Every word of it.")

@@ -9,6 +9,7 @@ const KEYS: [keys: string[], does: string][] = [
   [[mac ? "⌘" : "Ctrl", "K"], "Search the list"],
   [[mac ? "⌥" : "Alt", "N"], "New conversation"],
   [["/"], "To the message"],
+  [[mac ? "⌘" : "Ctrl", "F"], "Search in a document"],
   [["Tab"], "Indent, in a document"],
   [["Esc", "Tab"], "Leave the document"],
   [["?"], "This list"],

@@ -2,6 +2,7 @@
 
 import { defaultKeymap, indentWithTab } from "@codemirror/commands";
 import { markdown, markdownLanguage } from "@codemirror/lang-markdown";
+import { search, searchKeymap } from "@codemirror/search";
 import { Compartment, EditorState, type Extension } from "@codemirror/state";
 import { EditorView, keymap, placeholder } from "@codemirror/view";
 import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
@@ -13,6 +14,17 @@ import { theme } from "./theme";
 
 /** What CodeMirror turns off, since most that it shows is code. */
 const AS_PROSE = { spellcheck: "true", autocorrect: "on", autocapitalize: "sentences", writingsuggestions: "true" };
+
+/** The search as the rest of the page writes its labels. */
+const WORDS = {
+  next: "Next",
+  previous: "Previous",
+  replace: "Replace",
+  "replace all": "Replace all",
+  "match case": "Match case",
+  regexp: "Pattern",
+  "by word": "Whole words",
+};
 
 export interface Editor {
   /** Before its text has come, and for who may only read, nothing can be typed; all can be read and copied. */
@@ -33,7 +45,10 @@ export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isL
       EditorView.lineWrapping,
       EditorView.contentAttributes.of({ "aria-label": "Document", ...AS_PROSE }),
       markdown({ base: markdownLanguage, completeHTMLTags: false }),
-      keymap.of([...yUndoManagerKeymap, indentWithTab, ...defaultKeymap]),
+      // The browser's own search finds only the lines that are drawn.
+      search({ top: true }),
+      EditorState.phrases.of(WORDS),
+      keymap.of([...yUndoManagerKeymap, ...searchKeymap, indentWithTab, ...defaultKeymap]),
       yCollab(text, null),
       cursors(text, awareness),
       arrivals(isLive),

@@ -49,6 +49,50 @@ const look = EditorView.theme({
   "@media (prefers-reduced-motion: reduce)": { ".arrived": { animation: "none" } },
 });
 
+const field = {
+  minHeight: "2rem",
+  margin: "0",
+  padding: "0 0.5rem",
+  border: "1px solid var(--line)",
+  borderRadius: "0.4375rem",
+  backgroundColor: "var(--paper)",
+  backgroundImage: "none",
+  color: "var(--ink)",
+  font: "inherit",
+};
+
+const searching = EditorView.theme({
+  ".cm-panels": { backgroundColor: "var(--panel)", color: "var(--ink)" },
+  ".cm-panels-top": { borderBottom: "1px solid var(--line)" },
+  ".cm-panel.cm-search": {
+    display: "flex",
+    flexWrap: "wrap",
+    alignItems: "center",
+    gap: "0.375rem",
+    padding: "0.5rem 2.5rem 0.5rem 0.75rem",
+    font: "0.8125rem/1.4 var(--sans)",
+  },
+  // One cursor is all that there is.
+  ".cm-panel.cm-search br, .cm-panel.cm-search [name=select]": { display: "none" },
+  ".cm-panel.cm-search .cm-textfield": { ...field, flex: "1 1 5rem", minWidth: "0", fontSize: "inherit" },
+  ".cm-panel.cm-search .cm-button": { ...field, fontSize: "inherit", cursor: "pointer", color: "var(--faint)" },
+  ".cm-panel.cm-search .cm-button:hover": { backgroundColor: "var(--raised)", color: "var(--ink)" },
+  ".cm-panel.cm-search label": { display: "flex", alignItems: "center", color: "var(--faint)", fontSize: "inherit" },
+  ".cm-panel.cm-search [name=close]": {
+    top: "0.5rem",
+    right: "0.75rem",
+    width: "2rem",
+    height: "2rem",
+    margin: "0",
+    color: "var(--faint)",
+    fontSize: "1.25rem",
+    cursor: "pointer",
+  },
+  ".cm-searchMatch": { backgroundColor: "color-mix(in srgb, var(--accent) 20%, transparent)", borderRadius: "0.2rem" },
+  ".cm-searchMatch-selected": { backgroundColor: "color-mix(in srgb, var(--accent) 45%, transparent)" },
+  "& :focus-visible:not(.cm-content)": { outline: "2px solid var(--accent)", outlineOffset: "1px" },
+});
+
 const words = HighlightStyle.define([
   { tag: tags.heading1, fontSize: "1.5rem", fontWeight: "650", lineHeight: "1.5" },
   { tag: tags.heading2, fontSize: "1.25rem", fontWeight: "650" },
@@ -63,4 +107,4 @@ const words = HighlightStyle.define([
   { tag: [tags.processingInstruction, tags.contentSeparator, tags.labelName], color: "var(--faint)", fontWeight: "400" },
 ]);
 
-export const theme: Extension = [look, syntaxHighlighting(words)];
+export const theme: Extension = [look, searching, syntaxHighlighting(words)];
