@@ -248,7 +248,12 @@ async def _come_back_to(ada: Visitor, code: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(4400, "The last change was not accepted."), (4413, "The document is full"), (4403, "You have no access")],
+    [
+        (4400, "The last change was not accepted."),
+        (4403, "You have no access"),
+        (4413, "The document is full"),
+        (1009, "The document is full"),
+    ],
 )
 async def test_refusal_is_said_and_the_text_kept(enter: Enter, someone: Client, code: int, said: str) -> None:
     """Nothing is tried again by itself; the text can be read and copied, and the document opened again."""

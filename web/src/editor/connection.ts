@@ -17,9 +17,13 @@ const EXPIRED = 4401;
 /** The last four are for good. */
 export type Link = "connecting" | "live" | "lost" | "deleted" | "forbidden" | "refused" | "full";
 
-const ENDS: Record<number, Link> = { 4403: "forbidden", 4404: "deleted", 4413: "full" };
+/** 1009 is said by whoever takes no message of such a size at all. */
+const ENDS: Record<number, Link> = { 1009: "full", 4403: "forbidden", 4404: "deleted", 4413: "full" };
 
 const isLasting = (link: Link) => link === "connecting" || link === "live" || link === "lost";
+
+/** Whether y-websocket is to try again by itself: not where the same would be said again. */
+const shouldReconnect = ({ code }: CloseEvent) => !(code in ENDS || (code >= 4400 && code < 4500));
 
 export class Connection {
   readonly link = signal<Link>("connecting");
@@ -42,7 +46,8 @@ export class Connection {
   ) {
     const server = `${location.origin.replace(/^http/, "ws")}/v1/documents`;
     // Without its BroadcastChannel: what another tab shows is what the server has committed.
-    this.provider = new WebsocketProvider(server, `${id}/sync`, doc, { connect: false, disableBc: true });
+    const options = { connect: false, disableBc: true, shouldReconnect };
+    this.provider = new WebsocketProvider(server, `${id}/sync`, doc, options);
     this.listen();
     addEventListener("beforeunload", this.warn);
     // The browser knows of a lost network long before a connection does.
@@ -113,7 +118,7 @@ export class Connection {
     if (this.isLeft) this.close();
   }
 
-  /** y-websocket tries nothing again after these. A ticket ends with its token: there may be another token by now. */
+  /** A ticket ends with its token: there may be another token by now. */
   private closed(code: number): void {
     if (code === EXPIRED) this.openIn(Math.min(100 * 2 ** this.expired++, 10_000));
     else this.end(ENDS[code] ?? "refused");
