@@ -86,8 +86,8 @@ async def test_everybody_sees_who_is_here(enter: Enter, someone: Client) -> None
 
     await expect(_here(ada)).to_have_text(["CB", "AL"])
     await expect(_here(charles)).to_have_text(["AL", "CB"])
-    await expect(ada.page.get_by_role("listitem", name="Charles Babbage", exact=True)).to_be_visible()
-    await expect(ada.page.get_by_role("listitem", name="Ada Lovelace, you")).to_be_visible()
+    await expect(ada.page.get_by_role("button", name="Go to Charles Babbage", exact=True)).to_be_visible()
+    await expect(ada.page.get_by_role("button", name="Go to Ada Lovelace, you")).to_be_visible()
 
     await charles.page.get_by_role("button", name="Close the document").click()
     await expect(_here(ada)).to_have_text(["AL"])
@@ -131,13 +131,32 @@ async def test_agent_writes_while_somebody_types(enter: Enter, someone: Client) 
     run = await someone.start("go on", provider="echo", model=f"echo?tool=doc_append&args={arguments}")
     await ada.page.keyboard.type("Typed meanwhile. ")
     await expect(_text(ada)).to_contain_text("From the agent.")
-    await expect(ada.page.get_by_role("listitem", name="Agent, an agent")).to_be_visible()
+    await expect(ada.page.get_by_role("button", name="Go to Agent, an agent")).to_be_visible()
     await expect(_text(ada).locator(".caret.agent")).to_have_attribute("data-name", "Agent")
     await someone.state_is(run, "completed")
 
     text = (await someone.http.get(f"/v1/documents/{document}")).json()["content"]
     assert text.startswith("Typed before. Typed meanwhile. Beginning.\n")
     assert "From the agent." in text
+
+
+async def test_click_on_somebody_goes_to_where_they_are(enter: Enter, someone: Client) -> None:
+    """Also when that is far from what is seen."""
+    document = await someone.document("A paper", "A line.\n" * 2000 + "The end.")
+    ada = await enter(document)
+    charles = await enter(document, "Charles Babbage")
+    await _text(charles).click()
+    await charles.page.keyboard.press("Control+End")
+    await expect(_text(charles)).to_contain_text("The end.")
+    await expect(_text(ada)).not_to_contain_text("The end.")
+
+    async def has_gone() -> bool:
+        # Until where the other is has come, the click leads nowhere.
+        await ada.page.get_by_role("button", name="Go to Charles Babbage").click()
+        return "The end." in await _text(ada).inner_text()
+
+    await eventually(has_gone, 10, 0.1)
+    await expect(_text(ada).locator(".caret")).to_be_in_viewport()
 
 
 async def test_undo_takes_back_ones_own(enter: Enter, someone: Client) -> None:

@@ -79,7 +79,7 @@ function Named({ shown, room }: { shown: Document; room: Room | undefined }) {
       <h2 class="title" dir="auto">
         {shown.name}
       </h2>
-      {room && <Presence peers={room.peers.value} />}
+      {room && <Presence peers={room.peers.value} onGoTo={room.goTo} />}
       {!isViewer.value && room?.link.value !== "deleted" && (
         <>
           <IconButton icon="mention" label="Mention in message" onClick={toComposer} />

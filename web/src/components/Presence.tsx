@@ -3,13 +3,20 @@ import type { Peer } from "../editor/presence";
 
 const SHOWN = 4;
 
-/** Who has the document open. */
-export function Presence({ peers }: { peers: Peer[] }) {
+interface Props {
+  peers: Peer[];
+  onGoTo: (client: number) => void;
+}
+
+/** Who has the document open; a click goes to where they are. */
+export function Presence({ peers, onGoTo }: Props) {
   const rest = peers.slice(SHOWN);
   return (
     <ul class="peers" aria-label="Who is here">
       {peers.slice(0, SHOWN).map((peer) => (
-        <PeerMark key={`${peer.isAgent}:${peer.name}`} peer={peer} />
+        <li key={`${peer.isAgent}:${peer.name}`}>
+          <PeerMark peer={peer} onClick={() => onGoTo(peer.client)} />
+        </li>
       ))}
       {rest.length > 0 && (
         <li class="rest" title={rest.map(({ name }) => name).join(", ")}>
@@ -20,16 +27,16 @@ export function Presence({ peers }: { peers: Peer[] }) {
   );
 }
 
-function PeerMark({ peer: { name, color, isAgent, isMe } }: { peer: Peer }) {
-  const mark = useRef<HTMLLIElement>(null);
+function PeerMark({ peer: { name, color, isAgent, isMe }, onClick }: { peer: Peer; onClick: () => void }) {
+  const mark = useRef<HTMLButtonElement>(null);
   useLayoutEffect(() => mark.current?.style.setProperty("--peer", color), [color]);
-  const said = `${name}${isAgent ? ", an agent" : ""}${isMe ? ", you" : ""}`;
   const kind = `peer${isAgent ? " agent" : ""}${isMe ? " me" : ""}`;
+  const label = `Go to ${name}${isAgent ? ", an agent" : ""}${isMe ? ", you" : ""}`;
   return (
-    <li ref={mark} class={kind} title={said} aria-label={said}>
-      <span aria-hidden="true">{isAgent ? "✦" : initials(name)}</span>
+    <button ref={mark} type="button" class={kind} title={label} aria-label={label} onClick={onClick}>
+      {isAgent ? "✦" : initials(name)}
       {isAgent && <span class="peer-name">{name}</span>}
-    </li>
+    </button>
   );
 }
 

@@ -52,12 +52,13 @@ export function cursors(text: Y.Text, awareness: Awareness) {
         if (![...added, ...updated, ...removed].every(isMine)) view.dispatch({ annotations: moved.of(true) });
       };
       awareness.on("change", this.listen);
-      this.decorations = show(view);
+      this.decorations = show();
     }
 
     update({ view, docChanged, selectionSet, focusChanged, transactions }: ViewUpdate): void {
       if (docChanged || selectionSet || focusChanged) tell(view);
-      if (docChanged || transactions.some((transaction) => transaction.annotation(moved))) this.decorations = show(view);
+      const isMoved = transactions.some((transaction) => transaction.annotation(moved));
+      if (docChanged || isMoved) this.decorations = show();
     }
 
     destroy(): void {
@@ -77,11 +78,11 @@ export function cursors(text: Y.Text, awareness: Awareness) {
     if (!isSame) awareness.setLocalStateField("cursor", cursor);
   }
 
-  function show(view: EditorView): DecorationSet {
+  function show(): DecorationSet {
     const found: Range<Decoration>[] = [];
     for (const [client, state] of awareness.getStates()) {
       if (client === awareness.clientID) continue;
-      const [anchor, head] = [indexOf(view, state["cursor"]?.anchor), indexOf(view, state["cursor"]?.head)];
+      const [anchor, head] = [indexOf(text, state["cursor"]?.anchor), indexOf(text, state["cursor"]?.head)];
       if (anchor === null || head === null) continue;
       const { name, color, isAgent } = readPeer(state);
       const [from, to] = [Math.min(anchor, head), Math.max(anchor, head)];
@@ -93,17 +94,17 @@ export function cursors(text: Y.Text, awareness: Awareness) {
     return Decoration.set(found, true);
   }
 
-  /** Null for what is no position in this text, whatever it is. */
-  function indexOf(view: EditorView, position: unknown): number | null {
-    if (typeof position !== "object" || position === null) return null;
-    try {
-      const relative = Y.createRelativePositionFromJSON(position);
-      const absolute = Y.createAbsolutePositionFromRelativePosition(relative, text.doc!);
-      return absolute?.type === text ? Math.min(absolute.index, view.state.doc.length) : null;
-    } catch {
-      return null;
-    }
-  }
-
   return ViewPlugin.fromClass(Cursors, { decorations: ({ decorations }) => decorations });
+}
+
+/** Where a relative position is now. Null for what is no position in this text, whatever it is. */
+export function indexOf(text: Y.Text, position: unknown): number | null {
+  if (typeof position !== "object" || position === null) return null;
+  try {
+    const relative = Y.createRelativePositionFromJSON(position);
+    const absolute = Y.createAbsolutePositionFromRelativePosition(relative, text.doc!);
+    return absolute?.type === text ? Math.min(absolute.index, text.length) : null;
+  } catch {
+    return null;
+  }
 }

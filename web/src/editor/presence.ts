@@ -3,6 +3,7 @@
 import type { Awareness } from "y-protocols/awareness";
 
 export interface Peer {
+  client: number;
   name: string;
   color: string;
   isAgent: boolean;
@@ -24,7 +25,7 @@ export function showMyself(awareness: Awareness, name: string): void {
   awareness.setLocalStateField("user", { name, color, colorLight: `${color}33` });
 }
 
-export function readPeer(state: Record<string, unknown>): Omit<Peer, "isMe"> {
+export function readPeer(state: Record<string, unknown>): Omit<Peer, "client" | "isMe"> {
   const { name, color, agent } = (state["user"] ?? {}) as Record<string, unknown>;
   const shown = typeof name === "string" && name.trim() ? name.trim().slice(0, 60) : "Somebody";
   const isColor = typeof color === "string" && /^#[0-9a-f]{6}$/i.test(color);
@@ -35,7 +36,7 @@ export function readPeer(state: Record<string, unknown>): Omit<Peer, "isMe"> {
 export function peersIn(awareness: Awareness): Peer[] {
   const found = new Map<string, Peer>();
   for (const [client, state] of awareness.getStates()) {
-    const peer = { ...readPeer(state), isMe: client === awareness.clientID };
+    const peer = { ...readPeer(state), client, isMe: client === awareness.clientID };
     const key = `${peer.isAgent}:${peer.name}`;
     if (peer.isMe || !found.has(key)) found.set(key, peer);
   }

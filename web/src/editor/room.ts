@@ -5,6 +5,7 @@ import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
 import * as Y from "yjs";
 import { myName } from "../session";
 import { Connection, type Link } from "./connection";
+import { indexOf } from "./cursors";
 import { edit } from "./editor";
 import { type Peer, peersIn, showMyself } from "./presence";
 
@@ -13,6 +14,8 @@ export interface Room {
   peers: ReadonlySignal<Peer[]>;
   readOnly: ReadonlySignal<boolean>;
   text: () => string;
+  /** Goes to where somebody is. */
+  goTo: (client: number) => void;
   leave: () => void;
 }
 
@@ -27,10 +30,14 @@ export function enter(id: string, place: HTMLElement): Room {
   const peers = signal<Peer[]>([]);
   awareness.on("change", () => (peers.value = peersIn(awareness)));
   showMyself(awareness, myName.peek());
+  const goTo = (client: number) => {
+    const index = indexOf(text, awareness.getStates().get(client)?.["cursor"]?.head);
+    if (index !== null) editor.show(index);
+  };
   const leave = () => {
     unfollow();
     editor.destroy();
     connection.leave();
   };
-  return { link, peers, readOnly, text: () => text.toString(), leave };
+  return { link, peers, readOnly, text: () => text.toString(), goTo, leave };
 }
