@@ -1,14 +1,17 @@
 """One system for all tests of a module: an API process, a worker, a fake model server."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
+from tests.support.api_client import make_token
 from tests.support.browser import Visitor, running_browser, visitor
+from tests.support.document_page import Enter, status_of
 from tests.support.processes import RunningProcess
-from tests.support.system import Client, System, running_system
+from tests.support.system import SECRET, Client, System, running_system
 
 
 class Running(NamedTuple):
@@ -46,3 +49,18 @@ async def visit(browser: Browser, running: Running, someone: Client) -> AsyncIte
     token = someone.headers["authorization"].removeprefix("Bearer ")
     async with visitor(browser, running.api.url, token) as visit:
         yield visit
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def enter(browser: Browser, running: Running, someone: Client) -> AsyncIterator[Enter]:
+    """Lets members of `someone`'s workspace open a document on the web page."""
+    async with AsyncExitStack() as stack:
+
+        async def enter(document: str, name: str = "Ada Lovelace") -> Visitor:
+            token = make_token(SECRET, (someone.workspace_id, "member"), user=name.lower(), name=name)
+            visit = await stack.enter_async_context(visitor(browser, running.api.url, token))
+            await visit.page.goto(f"{visit.url}/#/?document={document}")
+            await expect(status_of(visit)).to_have_text("Live")
+            return visit
+
+        yield enter

@@ -1,0 +1,164 @@
+"""The web page with a document open when something breaks off: nothing that was typed is lost, and it says why."""
+
+import pytest
+from playwright.async_api import Browser, WebSocketRoute, expect
+
+from tests.e2e.conftest import Running
+from tests.support.browser import Visitor, visitor
+from tests.support.document_page import Enter, here_at, is_stored, status_of, text_of
+from tests.support.eventually import eventually
+from tests.support.system import Client
+from tests.support.tcp_proxy import Mode, TcpProxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_what_was_typed_offline_is_merged(enter: Enter, someone: Client) -> None:
+    """Neither what one wrote offline nor what the other wrote meanwhile is lost; both are seen as present again."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    charles = await enter(document, "Charles Babbage")
+
+    await ada.context.set_offline(True)
+    await expect(status_of(ada)).to_contain_text("Offline. What you write is kept here")
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" Said offline.")
+    await text_of(charles).click()
+    await charles.page.keyboard.press("Control+Home")
+    await charles.page.keyboard.type("Said meanwhile. ")
+    await is_stored(someone, document, "Said meanwhile. The middle.")
+    await ada.context.set_offline(False)
+
+    await expect(status_of(ada)).to_have_text("Live")
+    whole = "Said meanwhile. The middle. Said offline."
+    await expect(text_of(ada)).to_have_text(whole)
+    await expect(text_of(charles)).to_have_text(whole)
+    await expect(here_at(charles)).to_have_text(["AL", "CB"])
+    await expect(here_at(ada)).to_have_text(["CB", "AL"])
+    await is_stored(someone, document, whole)
+
+
+async def test_document_that_is_deleted_meanwhile_stays_readable(enter: Enter, someone: Client) -> None:
+    """The page says so, and brings it back if that is wanted."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+
+    assert (await someone.http.delete(f"/v1/documents/{document}")).status_code == 204
+    await expect(status_of(ada)).to_contain_text("This document was deleted.")
+    await expect(text_of(ada)).to_have_text("Every word of it.")
+    await expect(text_of(ada)).not_to_be_editable()
+    await ada.page.get_by_role("button", name="Restore").click()
+
+    await expect(status_of(ada)).to_have_text("Live")
+    await expect(text_of(ada)).to_be_editable()
+    assert (await someone.http.get(f"/v1/documents/{document}")).json()["deletedAt"] is None
+
+
+async def _come_back_to(ada: Visitor, code: int) -> list[str]:
+    """Loses the connection; the next one is closed with `code`. The addresses of all that are opened from here on."""
+    opened: list[str] = []
+
+    async def route(socket: WebSocketRoute) -> None:
+        opened.append(socket.url)
+        if len(opened) == 2:
+            await socket.close(code=code)
+        else:
+            socket.connect_to_server()
+
+    await ada.page.route_web_socket("**/sync?*", route)
+    await ada.page.reload()
+    await expect(status_of(ada)).to_have_text("Live")
+    await ada.context.set_offline(True)
+    await expect(status_of(ada)).to_contain_text("Offline.")
+    await ada.context.set_offline(False)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (4400, "The last change was not accepted."),
+        (4403, "You have no access"),
+        (4413, "The document is full"),
+        (1009, "The document is full"),
+    ],
+)
+async def test_refusal_is_said_and_the_text_kept(enter: Enter, someone: Client, code: int, said: str) -> None:
+    """Nothing is tried again by itself; the text can be read and copied, and the document opened again."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+
+    opened = await _come_back_to(ada, code)
+
+    await expect(status_of(ada)).to_contain_text(said)
+    await expect(text_of(ada)).to_have_text("Every word of it.")
+    await expect(text_of(ada)).not_to_be_editable()
+    await expect(status_of(ada).get_by_role("button", name="Copy")).to_be_visible()
+    assert len(opened) == 2
+    await status_of(ada).get_by_role("button", name="Open again").click()
+    await expect(status_of(ada)).to_have_text("Live")
+
+
+async def test_expired_ticket_is_replaced(enter: Enter, someone: Client) -> None:
+    """The page asks for another one by itself, and goes on with what was there."""
+    document = await someone.document("A paper", "Every word of it.")
+    ada = await enter(document)
+
+    opened = await _come_back_to(ada, 4401)
+
+    await expect(status_of(ada)).to_have_text("Live")
+    assert len(opened) == 3
+    assert opened[1] != opened[2]
+
+
+async def test_what_was_typed_offline_is_sent_also_if_something_else_is_opened(enter: Enter, someone: Client) -> None:
+    """Whoever would close the page is asked first, since it is what keeps the text."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    ada.expect_dialogs()
+    await ada.context.set_offline(True)
+    await expect(status_of(ada)).to_contain_text("Offline.")
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" Said offline.")
+
+    await ada.page.close(run_before_unload=True)
+    await eventually(lambda: ada.dialogs)
+    await ada.page.get_by_role("button", name="Close the document").click()
+    await expect(text_of(ada)).to_have_count(0)
+    await ada.context.set_offline(False)
+
+    await is_stored(someone, document, "The middle. Said offline.")
+
+
+@pytest.mark.parametrize("mode", [Mode.RESET, Mode.BLACK_HOLE])
+async def test_what_was_typed_into_a_dead_connection_arrives(
+    browser: Browser, running: Running, someone: Client, mode: Mode
+) -> None:
+    """Whether the connection says that it has died or falls silent: another is opened, and both texts are merged."""
+    document = await someone.document("A paper", "The middle.")
+    port = int(running.api.url.rpartition(":")[2])
+    token = someone.headers["authorization"].removeprefix("Bearer ")
+    async with (
+        TcpProxy(("127.0.0.1", port)) as proxy,
+        visitor(browser, f"http://127.0.0.1:{proxy.port}", token) as visit,
+    ):
+        await visit.page.clock.install()
+        await visit.page.goto(f"{visit.url}/#/?document={document}")
+        await expect(status_of(visit)).to_have_text("Live")
+        await text_of(visit).click()
+        await visit.page.keyboard.press("Control+End")
+        proxy.switch(mode)
+        if mode is Mode.RESET:
+            await expect(status_of(visit)).to_contain_text("Offline.")
+        await visit.page.keyboard.type(" Typed in vain?")
+        answer = await someone.http.patch(f"/v1/documents/{document}", json={"content": "Before. The middle."})
+        assert answer.status_code == 200
+        proxy.switch(Mode.PASS)
+        if mode is Mode.BLACK_HOLE:
+            await visit.page.clock.fast_forward(35_000)
+
+        await expect(text_of(visit)).to_have_text("Before. The middle. Typed in vain?")
+        await expect(status_of(visit)).to_have_text("Live")
+        await is_stored(someone, document, "Before. The middle. Typed in vain?")
