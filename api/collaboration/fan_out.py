@@ -105,11 +105,10 @@ class FanOut:
             return
         try:
             note = parse(data)
+            if note.sender != self._me:
+                self._on_note(document_id, note)
         except ValueError:
             _log.warning("document_note_malformed", document_id=str(document_id))
-            return
-        if note.sender != self._me:
-            self._on_note(document_id, note)
 
     def _confirm(self, channel: bytes) -> None:
         document_id = self._documents.get(channel)
