@@ -1,0 +1,107 @@
+"""yjs and y-websocket, unmodified: who is shown to be there, and that nobody is who has gone."""
+
+import signal
+import socket
+
+import pytest
+
+from tests.clients.conftest import Pair, Studio
+from tests.support.documents import make_document, ticket_for
+from tests.support.editors import agree
+from tests.support.raw_sync import State, awareness_message, raw_sync
+from tests.support.tcp_proxy import Mode, TcpProxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+_PASTE = 500_000
+_ROUNDS = 80
+_SWEPT_S = 50.0
+
+
+async def test_all_see_who_is_there(studio: Studio, alice: Pair) -> None:
+    """Also those who come later, at either API; a changed state is passed on, a hidden one vanishes."""
+    document = await make_document(alice.here)
+    ann = await studio.editors.join(alice.here, document, name="Ann")
+    bob = await studio.editors.join(alice.there, document, name="Bob")
+    await ann.has_company("Bob")
+    await bob.has_company("Ann")
+    cid = await studio.editors.join(alice.there, document, name="Cid")
+    await cid.has_company("Ann", "Bob")
+    await bob.show({"user": {"name": "Robert"}, "cursor": {"anchor": 0, "head": 3}})
+    await ann.has_company("Cid", "Robert")
+    await bob.show(None)
+    await ann.has_company("Cid")
+    await bob.show({"user": {"name": "Bob"}})
+    await ann.has_company("Bob", "Cid")
+
+
+@pytest.mark.parametrize("way", ["leaves", "is cut off", "is reset by the network"])
+async def test_who_has_gone_is_not_shown(studio: Studio, alice: Pair, way: str) -> None:
+    """With a goodbye or without: everybody else sees it at once, and so does who comes later."""
+    document = await make_document(alice.here)
+    host, _, port = alice.here.url.removeprefix("http://").partition(":")
+    async with TcpProxy((host, int(port))) as proxy:
+        ann = await studio.editors.join(alice.here, document, name="Ann", url=f"http://{host}:{proxy.port}")
+        bob = await studio.editors.join(alice.here, document, name="Bob")
+        cid = await studio.editors.join(alice.there, document, name="Cid")
+        await bob.has_company("Ann", "Cid")
+        await cid.has_company("Ann", "Bob")
+        if way == "leaves":
+            await ann.disconnect()
+        elif way == "is cut off":
+            await ann.cut()
+        else:
+            proxy.switch(Mode.RESET)
+        await bob.has_company("Cid")
+        await cid.has_company("Bob")
+        late = await studio.editors.join(alice.there, document, name="Late")
+        await late.has_company("Bob", "Cid")
+        if way != "is reset by the network":
+            await ann.connect()
+            await cid.has_company("Ann", "Bob", "Late")
+        await ann.disconnect()
+
+
+async def test_nobody_of_a_killed_api_haunts_the_others(studio: Studio, alice: Pair) -> None:
+    """Nobody says goodbye for them: they are swept, and who comes afterwards is not told of them either."""
+    document = await make_document(alice.here)
+    dying = await studio.system.api()
+    lost = await studio.system.client(dying, alice.here.workspace_id)
+    ghost = await studio.editors.join(lost, document, name="Ghost")
+    bob = await studio.editors.join(alice.there, document, name="Bob")
+    await bob.has_company("Ghost")
+    await dying.stop(signal.SIGKILL)
+    await bob.has_company(timeout_s=_SWEPT_S)
+    late = await studio.editors.join(alice.there, document, name="Late")
+    await late.insert(0, "x")
+    await bob.says("x")
+    await late.has_company("Bob")
+    await ghost.disconnect()
+
+
+async def test_who_does_not_read_is_closed_and_nobody_else_notices(studio: Studio, alice: Pair) -> None:
+    """A socket that takes nothing while megabytes are typed is closed with 4508; all others go on, before and after."""
+    document = await make_document(alice.here)
+    editors = [await studio.editors.join(person, document, name=name) for name, person in zip("AB", alice, strict=True)]
+    host, _, port = alice.here.url.removeprefix("http://").partition(":")
+    plug = socket.socket()
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plug.setblocking(False)
+    plug.connect_ex((host, int(port)))
+    query = f"?ticket={await ticket_for(alice.here, document)}"
+    async with raw_sync(alice.here.url, document, query=query, sock=plug, max_queue=1, ping_interval=None) as stuck:
+        await stuck.send(awareness_message([State(1234, 1, '{"user": {"name": "Stuck"}}')]))
+        await editors[1].has_company("A", "Stuck")
+        for number in range(_ROUNDS):
+            paste = f"{number} ".rjust(_PASTE, "x")
+            await editors[1].insert(0, paste)
+            await editors[0].says(paste)
+            await editors[0].delete(0, _PASTE)
+            await editors[1].says("")
+            if (await editors[1].report()).others == ["A"]:
+                break
+        assert number > 4, "closed before 8 MB were waiting"
+        await editors[1].has_company("A")
+        assert (await stuck.close_code())[0] == 4508
+    await editors[0].insert(0, "on it goes")
+    assert await agree(*editors) == "on it goes"
+    assert [(await editor.report()).closes for editor in editors] == [[], []]
