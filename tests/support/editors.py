@@ -61,9 +61,9 @@ class Editor:
         """Begins to type, character by character; what others do before the cursor moves it."""
         await self._do("type", index=index, text=text, pauseMs=pause_ms)
 
-    async def has_typed(self) -> None:
+    async def has_typed(self, timeout_s: float = _PATIENCE_S) -> None:
         """Waits until everything that it began to type is typed."""
-        await self._sees(lambda report: report.typing, 0)
+        await self._sees(lambda report: report.typing, 0, timeout_s)
 
     async def connect(self, ticket: str | None = None) -> None:
         """Connects again, by default as before."""
