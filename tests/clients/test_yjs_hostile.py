@@ -12,7 +12,7 @@ from tests.clients.conftest import Pair, Studio
 from tests.support.documents import make_document, stored_text, ticket_for
 from tests.support.editors import Editor, agree
 from tests.support.eventually import eventually
-from tests.support.hostile import ATTACKS, ME, PREFIXES, Attack
+from tests.support.hostile import ATTACKS, ME, NOBODY, PREFIXES, Attack
 from tests.support.raw_sync import (
     RawSync,
     State,
@@ -56,7 +56,6 @@ class Witnesses(NamedTuple):
         assert await agree(self.near, self.far, late) == text
         assert await stored_text(self.alice.there, self.document) == text
         assert [(await each.report()).closes for each in (self.near, self.far)] == [[], []]
-        await self.near.has_company("Far", "?")
         await late.disconnect()
         await self.near.has_company("Far")
         for api in (self.studio.here, self.studio.there):
@@ -188,30 +187,54 @@ async def test_flood_of_pastes_is_taken_in_turn(witnesses: Witnesses) -> None:
     await witnesses.noticed_nothing("!" + _TEXT)
 
 
-async def test_half_of_a_character_is_never_kept(witnesses: Witnesses) -> None:
-    """Text put between the two halves of an emoji, and one half deleted: all agree afterwards, and it is text."""
+_HALVES = {
+    "text between them": update(NOBODY, 0, [string_item("x", left=(ME, 0), right=(ME, 1))]),
+    "text behind the first": update(NOBODY, 0, [string_item("x", left=(ME, 0))]),
+    "text before the second": update(NOBODY, 0, [string_item("x", right=(ME, 1))]),
+    "the first deleted": b"\x00" + delete_set(ME, (0, 1)),
+    "the second deleted": b"\x00" + delete_set(ME, (1, 1)),
+    "the second deleted, and what follows": b"\x00" + delete_set(ME, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("what", _HALVES)
+async def test_character_in_halves_does_not_part_those_who_read_it(witnesses: Witnesses, what: str) -> None:
+    """Emoji are two units, and nothing keeps an editor from changing one: whatever comes of it, all read the same."""
     async with witnesses.attacker() as raw:
-        await raw.send(update_message(update(ME, 0, [string_item("🐙")])))
-        await eventually(lambda: _shows(witnesses.far, "🐙"))
-        await raw.send(update_message(update(ME, 2, [string_item("x", left=(ME, 0), right=(ME, 1))])))
-        await raw.send(update_message(b"\x00" + delete_set(ME, (0, 1))))
-        await raw.send(step1())
+        await raw.send(update_message(update(ME, 0, [string_item("🐙z")])))
+        await eventually(lambda: _shows(witnesses.far, "🐙z"))
+        await raw.send(update_message(_HALVES[what]))
+        await raw.is_read()
     await _all_agree(witnesses)
+
+
+async def test_editor_that_tears_an_emoji_apart_harms_nobody_else(witnesses: Witnesses) -> None:
+    """As a comparison by units does that makes one emoji of another: their first halves are the same."""
+    document = await make_document(witnesses.alice.here, "🐙 and more")
+    tearing = await witnesses.studio.editors.join(witnesses.alice.here, document)
+    near, far = [await witnesses.studio.editors.join(person, document) for person in witnesses.alice]
+    await tearing.delete(1, 1)
+    await tearing.insert(1, "x")
+    await near.insert(len("🐙 and more") + 1, "!")
+    await eventually(lambda: _shows(far, "!"))
+    late = await witnesses.studio.editors.join(witnesses.alice.there, document)
+    text = await agree(near, far, late)
+    assert await stored_text(witnesses.alice.there, document) == text
+    assert text.endswith(" and more!")
 
 
 async def test_client_id_of_somebody_else_harms_at_most_oneself(witnesses: Witnesses) -> None:
     """Text under the id of a victim: the room, the database and all who did not use that id agree afterwards."""
-    victim = (await witnesses.near.report()).client_id
-    await witnesses.near.insert(0, "mine ")
+    editor = await witnesses.studio.editors.join(witnesses.alice.here, witnesses.document)
+    victim = (await editor.report()).client_id
+    await editor.insert(0, "mine ")
     await witnesses.far.says("mine " + _TEXT)
     async with witnesses.attacker() as raw:
         await raw.send(update_message(update(victim, 5, [string_item("forged ", left=(victim, 4))])))
         await raw.whole_document()
-    late = await witnesses.studio.editors.join(witnesses.alice.here, witnesses.document)
-    await agree(late, witnesses.far)
-    await witnesses.far.insert(0, "on ")
-    assert (await agree(late, witnesses.far)).startswith("on mine ")
-    assert await stored_text(witnesses.alice.there, witnesses.document) == await late.text()
+    await editor.insert(0, "lost ")
+    await editor.cut()
+    await _all_agree(witnesses)
 
 
 async def _shows(editor: Editor, part: str) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -113,6 +113,11 @@ class RawSync:
                 reader = Reader(await self._next())
                 if reader.uint() == 0 and reader.uint() == _STEP2:
                     return reader.buffer()
+
+    async def is_read(self) -> None:
+        """Waits until what was sent has been read: an answer to a SyncStep1 has come, or a close."""
+        with suppress(ConnectionClosed):
+            await self.whole_document()
 
     async def close_code(self, timeout_s: float = _PATIENCE_S) -> tuple[int, str]:
         """The code and the reason with which the other side closes."""
