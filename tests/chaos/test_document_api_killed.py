@@ -24,7 +24,7 @@ async def test_what_others_have_seen_is_kept_when_an_api_dies(chaos: Chaos) -> N
                 await asyncio.sleep(chaos.random.uniform(0, chaos.pick(0.1, 2)))
                 await _kill(chaos, system, apis, number % 2, (one, two), writers)
             await writers.finish(system, chaos.pick(60, 240))
-            chaos.figure("everybody shown again", await everybody_is_shown(writers, 40), unit="s")
+            chaos.figure("everybody shown again", await everybody_is_shown(writers, 40), 15, "s")
 
 
 async def _people(chaos: Chaos, system: System, apis: list[RunningProcess]) -> list[Client]:

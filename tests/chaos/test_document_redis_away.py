@@ -35,7 +35,7 @@ async def test_typing_goes_on_without_redis(chaos: Chaos) -> None:
         closes = [close for each in (*writers.typists, *writers.watchers) for close in (await each.report()).closes]
         chaos.figure("connections closed", len(closes), 0)
         await writers.finish(system)
-        chaos.figure("everybody shown again", await everybody_is_shown(writers, 40), unit="s")
+        chaos.figure("everybody shown again", await everybody_is_shown(writers, 40), 15, "s")
 
 
 async def _open_without_redis(editors: Editors, people: list[Client]) -> None:

@@ -72,6 +72,26 @@ async def test_broken_connection_comes_back_by_itself(studio: Studio, alice: Pai
         await shaky.disconnect()
 
 
+async def test_who_types_on_a_slow_line_comes_back(studio: Studio, alice: Pair) -> None:
+    """What is typed before the server has asked for what it has missed needs just that: it is no fault of the client's,
+    which would not try again after a close with 4400.
+    """
+    document = await make_document(alice.here, "text")
+    host, _, port = alice.here.url.removeprefix("http://").partition(":")
+    async with TcpProxy((host, int(port))) as proxy:
+        slow = await studio.editors.join(alice.here, document, url=f"http://{host}:{proxy.port}")
+        witness = await studio.editors.join(alice.there, document)
+        proxy.delay_s = 0.1
+        await slow.disconnect()
+        await slow.insert(4, " offline")
+        await slow.begin_typing(12, " and then on a slow line" * 5)
+        await slow.connect()
+        await slow.has_typed()
+        assert await agree(slow, witness) == "text offline" + " and then on a slow line" * 5
+        assert (await slow.report()).closes == []
+        await slow.disconnect()
+
+
 async def test_large_paste_reaches_everybody(studio: Studio, alice: Pair) -> None:
     """Also one that is too large to be told over Redis: the other API reads it from the database."""
     document = await make_document(alice.here, "before ")

@@ -12,14 +12,16 @@ from tests.clients.conftest import Pair, Studio
 from tests.support.documents import make_document, stored_text, ticket_for
 from tests.support.editors import Editor, agree
 from tests.support.eventually import eventually
-from tests.support.hostile import ATTACKS, ME, NOBODY, PREFIXES, Attack
+from tests.support.hostile import ATTACKS, INCOMPLETE, ME, NOBODY, PREFIXES, Attack
 from tests.support.raw_sync import (
+    EMPTY_UPDATE,
     RawSync,
     State,
     awareness_message,
     delete_set,
     raw_sync,
     step1,
+    step2,
     string_item,
     update,
     update_message,
@@ -86,6 +88,16 @@ async def test_attack_costs_its_own_connection(witnesses: Witnesses, attack: Att
         else:
             code, reason = await raw.close_code()
             assert (code, bool(reason)) == (attack.code, True)
+    await witnesses.noticed_nothing()
+
+
+@pytest.mark.parametrize("what", INCOMPLETE)
+async def test_what_is_missing_never_comes(witnesses: Witnesses, what: str) -> None:
+    """Who is asked for it and has nothing to say, and begins anew, is closed at last."""
+    async with witnesses.attacker() as raw:
+        for _ in range(200):
+            await raw.send(INCOMPLETE[what], step2(EMPTY_UPDATE))
+        assert (await raw.close_code())[0] == 4400
     await witnesses.noticed_nothing()
 
 

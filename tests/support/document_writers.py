@@ -37,17 +37,18 @@ class Writers:
             await typist.begin_typing(place, typed, pause_ms)
         self._lines = [line + typed for line in self._lines]
 
-    async def flows(self, watchers: Sequence[Editor] | None = None, timeout_s: float = 30) -> float:
-        """Waits until every watcher has seen something new of everybody who types; how long that took, in seconds."""
-        watchers = self.watchers if watchers is None else watchers
+    async def flows(self, timeout_s: float = 60) -> float:
+        """Waits until all who look on see what each has typed by now; how long that took, in seconds."""
         began = time.monotonic()
-        before = [self._lengths(await watcher.text()) for watcher in watchers]
+        typed = [self._lengths(await typist.text())[number] for number, typist in enumerate(self.typists)]
 
-        async def all_new(watcher: Editor, then: list[int]) -> bool:
-            return all(now > old for now, old in zip(self._lengths(await watcher.text()), then, strict=True))
+        async def shown(watcher: Editor) -> bool:
+            seen = self._lengths(await watcher.text())
+            assert all(now >= then for now, then in zip(seen, typed, strict=True)), (seen, typed)
+            return True
 
-        for watcher, then in zip(watchers, before, strict=True):
-            await eventually(lambda w=watcher, t=then: all_new(w, t), timeout_s)  # type: ignore[misc]
+        for watcher in self.watchers:
+            await eventually(lambda watcher=watcher: shown(watcher), timeout_s)  # type: ignore[misc]
         return time.monotonic() - began
 
     async def seen(self) -> list[str]:

@@ -141,7 +141,6 @@ FORMATS = [
 
 REFERENCES = [
     _updates("clock that leaves a hole", update(ME, 5, [string_item("a")]), code=None),
-    _updates("clock that leaves a hole, again and again", *[update(ME, 5, [string_item("a")])] * 20),
     _items("left neighbour that nobody has", string_item("a", left=(NOBODY, 3)), code=None),
     _items("right neighbour that nobody has", string_item("a", right=(NOBODY, 3)), code=None),
     _items("left neighbour of one's own future", string_item("a", left=(ME, 7)), code=None),
@@ -157,7 +156,6 @@ REFERENCES = [
     ),
     _items("text behind a hole", bytes([10]) + uint(5), string_item("a")),
     _updates("deletion of what nobody has", b"\x00" + delete_set(NOBODY, (0, 1000)), code=None),
-    _updates("deletion of what nobody has, again and again", *[b"\x00" + delete_set(NOBODY, (0, 1000))] * 20),
 ]
 
 AWARENESS = [
@@ -179,5 +177,12 @@ AWARENESS = [
 ]
 
 ATTACKS = [*FRAMES, *STATES, *STRUCTURES, *FORMATS, *REFERENCES, *AWARENESS]
+INCOMPLETE = {
+    "clock that leaves a hole": update_message(update(ME, 5, [string_item("a")])),
+    "neighbour that nobody has": update_message(update(ME, 0, [string_item("a", left=(NOBODY, 3))])),
+    "deletion of what nobody has": update_message(b"\x00" + delete_set(NOBODY, (0, 1000))),
+}
+"""What an honest client sends as well, when it has just come back; it goes on with what is missing."""
+
 PREFIXES = [update_message(_GOOD[:end]) for end in range(len(_GOOD))]
 """Of an update that would be good: cut off behind each byte."""
