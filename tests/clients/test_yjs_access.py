@@ -8,7 +8,7 @@ import pytest
 
 from common.ids import new_id
 from tests.clients.conftest import Pair, Studio
-from tests.support.documents import make_document, stored_text, ticket_for, token_of
+from tests.support.documents import make_document, stored_text, text_is_stored, ticket_for, token_of
 from tests.support.editors import Editor, agree
 from tests.support.eventually import eventually
 from tests.support.raw_sync import first_message
@@ -40,7 +40,7 @@ async def test_ways_to_say_who_one_is(studio: Studio, alice: Pair, way: str) -> 
         first = first_message(token_of(mine, **claims), workspaceId=str(mine))
         editor = await studio.editors.join(alice.here, document, first=first)
     await editor.insert(5, " there")
-    await eventually_stored(alice.here, document, "hello there")
+    await text_is_stored(alice.here, document, "hello there")
 
 
 async def test_viewer_reads_along_and_is_told_that_it_cannot_write(studio: Studio, alice: Pair) -> None:
@@ -77,7 +77,8 @@ async def test_viewer_becomes_what_its_new_token_says(studio: Studio, alice: Pai
     await editor.insert(0, "not ")
     await eventually(lambda: _denied(editor))
     await witness.insert(0, "! ")
-    await editor.says("not ! a member's text")
+    await text_is_stored(alice.here, document, "! a member's text")
+    await eventually(lambda: _holds(editor, "!", "not"))
     assert await witness.text() == "! a member's text"
 
     await editor.disconnect()
@@ -162,14 +163,9 @@ async def test_documents_of_one_workspace_do_not_mix(studio: Studio, alice: Pair
         await pair[1].has_company(f"{document} 0")
 
 
-async def eventually_stored(someone: Client, document: str, text: str) -> None:
-    """Waits until the database has this text."""
-
-    async def stored() -> bool:
-        assert await stored_text(someone, document) == text
-        return True
-
-    await eventually(stored)
+async def _holds(editor: Editor, *parts: str) -> bool:
+    text = await editor.text()
+    return all(part in text for part in parts)
 
 
 async def _denied(editor: Editor) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.support.api_client import make_token
+from tests.support.eventually import eventually
 from tests.support.system import SECRET, Client
 
 
@@ -19,6 +20,16 @@ async def stored_text(someone: Client, document: str) -> str:
     answer = await someone.http.get(f"/v1/documents/{document}")
     assert answer.status_code == 200, answer.text
     return str(answer.json()["content"])
+
+
+async def text_is_stored(someone: Client, document: str, text: str) -> None:
+    """Waits until the database has this text."""
+
+    async def stored() -> bool:
+        assert await stored_text(someone, document) == text
+        return True
+
+    await eventually(stored)
 
 
 async def ticket_for(someone: Client, document: str) -> str:
