@@ -13,6 +13,8 @@ from tests.support.tcp_proxy import Mode, TcpProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 _MODEL = {"provider": "anthropic", "model": "claude-test"}
+_AT_ONCE_S = 3.0
+"""Less than the 5 s after which an API finds by itself what it was not told."""
 _EMOJI = "🐟👩‍🚀é𝒳"
 """Of one, two and more units each, wherever it is counted: UTF-8, UTF-16, code points, what a reader sees."""
 
@@ -162,6 +164,23 @@ async def test_offsets_are_everybodys_own(studio: Studio, alice: Pair) -> None:
     await editor.delete(0, 2)
     text = await agree(editor, other)
     assert text == f"{_EMOJI[1:]}<patch𝒴>|tail 🐙🐠 end\n" == await stored_text(alice.there, document)
+
+
+async def test_edits_are_seen_at_once_at_the_other_api(studio: Studio, alice: Pair) -> None:
+    """Of people, of PATCH and of agents: one after the other comes sooner than the next look into the database."""
+    document = await make_document(alice.here, "0")
+    here, there = [await studio.editors.join(person, document) for person in alice]
+    for number in range(2):
+        await here.insert(0, "typed ")
+        await there.says(f"typed {number}", _AT_ONCE_S)
+        patched = await alice.here.http.patch(f"/v1/documents/{document}", json={"content": "patched"})
+        assert patched.status_code == 200, patched.text
+        await there.says("patched", _AT_ONCE_S)
+        call = Call("doc_edit", {"id": document, "old_text": "patched", "new_text": str(number + 1)})
+        studio.system.models.script(Reply(calls=(call,)), Reply(text="done"))
+        await alice.here.state_is(await alice.here.start("go", **_MODEL), "completed")
+        for editor in (here, there):
+            await editor.says(str(number + 1), _AT_ONCE_S)
 
 
 async def test_typing_emoji_beside_each_other(studio: Studio, alice: Pair) -> None:

@@ -7,6 +7,8 @@ import { readAuthMessage } from "y-protocols/auth";
 import { WebsocketProvider } from "y-websocket";
 import * as Y from "yjs";
 
+process.setMaxListeners(0); // Each provider listens for the end of the process.
+
 const AUTH = 2;
 const editors = new Map();
 
