@@ -65,6 +65,29 @@ async def test_who_has_gone_is_not_shown(studio: Studio, alice: Pair, way: str) 
         await ann.disconnect()
 
 
+async def test_who_only_looks_on_keeps_nobody_alive(studio: Studio, alice: Pair) -> None:
+    """y-websocket repeats to its server what it hears of others: who has nothing to say of itself is not taken for
+    them, neither while they are there nor when they have left.
+    """
+    document = await make_document(alice.here)
+    ann = await studio.editors.join(alice.here, document, name="Ann")
+    silent = [await studio.editors.join(person, document) for person in (*alice, *alice)]
+    for editor in silent:
+        await editor.has_company("Ann")
+    for editor in silent[2:]:
+        await editor.disconnect()
+    await ann.show({"user": {"name": "Anna"}})
+    for editor in silent[:2]:
+        await editor.has_company("Anna")
+    await ann.disconnect()
+    for editor in silent[:2]:
+        await editor.has_company()
+    late = await studio.editors.join(alice.there, document)
+    await late.insert(0, "x")
+    await silent[0].says("x")
+    await late.has_company()
+
+
 async def test_nobody_of_a_killed_api_haunts_the_others(studio: Studio, alice: Pair) -> None:
     """Nobody says goodbye for them: they are swept, and who comes afterwards is not told of them either."""
     document = await make_document(alice.here)
