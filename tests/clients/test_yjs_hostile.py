@@ -258,7 +258,7 @@ async def _all_agree(witnesses: Witnesses) -> None:
     await witnesses.near.insert(0, "+")
     late = await witnesses.studio.editors.join(witnesses.alice.here, witnesses.document)
     text = await agree(witnesses.near, witnesses.far, late)
-    assert text.startswith("+")
+    assert "+" in text
     assert _TEXT in text
     text.encode()
     assert await stored_text(witnesses.alice.there, witnesses.document) == text
