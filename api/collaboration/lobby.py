@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from api.collaboration import messages
 from api.collaboration.member import Member
-from api.collaboration.messages import Entry
 from api.collaboration.outbox import Close
 from api.collaboration.presence import Presence
+from common.documents.awareness import Entry, Present, read_present, write_present
 from common.documents.channel import Kind, Note
 
 _KEEP_ALIVE_S = 10.0
@@ -23,7 +23,7 @@ class Lobby:
         self._publish = publish
         self._presence = Presence()
         self._now = asyncio.get_running_loop().time
-        self._untold: dict[int, Entry] = {}
+        self._untold: dict[int, Present] = {}
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = 0.0
         self.members: set[Member] = set()
@@ -42,19 +42,25 @@ class Lobby:
 
     def announce(self, member: Member, entries: list[Entry]) -> None:
         """What a member says of who is there. Raises Malformed."""
-        if member in self.members:
-            self._tell(self._presence.tell(member, entries, self._now()))
+        if member not in self.members:
+            return
+        first = not member.has_announced
+        member.has_announced = True
+        answer = self._presence.tell(member, member.principal.user, entries, self._now(), first=first)
+        if answer.bounced:
+            member.outbox.put(messages.tell_presence(answer.bounced))
+        self._tell(answer.news)
 
     def hear(self, note: Note) -> None:
         """What another process says of it, or asks. Raises Malformed."""
         match note.kind:
             case Kind.QUERY:
-                self._publish(Kind.AWARENESS, messages.write_entries(self._presence.local))
+                self._publish(Kind.AWARENESS, write_present(self._presence.local))
             case Kind.AWARENESS:
-                self._cast_presence(self._presence.hear(note.sender, messages.read_entries(note.payload), self._now()))
+                self._cast_presence(self._presence.hear(note.sender, read_present(note.payload), self._now()))
             case Kind.VISIT:
-                entries = messages.read_entries(note.payload)
-                self._cast_presence(self._presence.hear(note.sender, entries, self._now(), _VISIT_S))
+                told = read_present(note.payload)
+                self._cast_presence(self._presence.hear(note.sender, told, self._now(), _VISIT_S))
             case _:
                 pass
 
@@ -83,12 +89,12 @@ class Lobby:
             member.outbox.close(code, reason)
         self.members.clear()
 
-    def _tell(self, entries: list[Entry]) -> None:
+    def _tell(self, news: list[Present]) -> None:
         """Everybody, here and elsewhere, soon: y-websocket takes the echo of its own for a sign of life.
 
         What changes again within the moment is told once: each change of one member goes to all of them.
         """
-        self._untold.update((entry.client, entry) for entry in entries)
+        self._untold.update((present.entry.client, present) for present in news)
         if self._untold and self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(
                 max(0.0, self._told_at + _TELL_EVERY_S - self._now()), self._tell_now
@@ -97,11 +103,11 @@ class Lobby:
     def _tell_now(self) -> None:
         self._telling = None
         self._told_at = self._now()
-        entries = list(self._untold.values())
+        news = list(self._untold.values())
         self._untold.clear()
-        self._publish(Kind.AWARENESS, messages.write_entries(entries))
-        self._cast_presence(entries)
+        self._publish(Kind.AWARENESS, write_present(news))
+        self._cast_presence(news)
 
-    def _cast_presence(self, entries: list[Entry]) -> None:
-        if entries:
-            self.cast(messages.tell_presence(entries))
+    def _cast_presence(self, news: list[Present]) -> None:
+        if news:
+            self.cast(messages.tell_presence(present.entry for present in news))

@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from common.documents import lib0
+from common.documents.awareness import Entry, read_entries, write_entries
 from common.documents.lib0 import Malformed, Reader
 
 
@@ -19,14 +20,6 @@ class _Sync(IntEnum):
     STEP_1 = 0
     STEP_2 = 1
     UPDATE = 2
-
-
-class Entry(NamedTuple):
-    """What one client says of itself, as JSON; null once it has left. A higher clock replaces a lower one."""
-
-    client: int
-    clock: int
-    state: str
 
 
 class AskChanges(NamedTuple):
@@ -72,21 +65,6 @@ def read_message(data: bytes) -> Message:
             raise Malformed(f"there is no message of type {other}")
     reader.end()
     return message
-
-
-def read_entries(data: bytes) -> list[Entry]:
-    """An awareness update. Raises Malformed; what the states say is not looked at."""
-    reader = Reader(data)
-    entries = [Entry(reader.uint(), reader.uint(), reader.text()) for _ in range(reader.count())]
-    reader.end()
-    return entries
-
-
-def write_entries(entries: Iterable[Entry]) -> bytes:
-    """An awareness update."""
-    entries = list(entries)
-    parts = [lib0.uint(entry.client) + lib0.uint(entry.clock) + lib0.text(entry.state) for entry in entries]
-    return lib0.uint(len(entries)) + b"".join(parts)
 
 
 def ask_changes(state: bytes) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.collaboration.messages import Entry
+from common.documents.awareness import GONE, Entry, Present
 from common.documents.lib0 import Malformed
 
 MAX_STATE_BYTES = 16 * 1024
@@ -14,21 +14,30 @@ _MAX_CLIENTS = 16
 _SILENT_S = 32.0
 """y-protocols forgets who was silent for 30 s."""
 _RETURN_S = 2.0
-_GONE = "null"
 
 
 class _Known(NamedTuple):
-    entry: Entry
+    present: Present
     owner: Hashable
+    """The connection or the process that speaks for the client; None once it has gone."""
     local: bool
     until: float
+
+
+class Answer(NamedTuple):
+    """What others are to be told, and what only the one who has spoken."""
+
+    news: list[Present]
+    bounced: list[Entry]
 
 
 class Presence:
     """What is known of a room's clients. Times are the event loop's, in seconds.
 
-    A client id belongs to the connection that has announced it first. What is returned is what changed, and others are
-    to be told.
+    A client id belongs to the connection that has announced it; another one of the same user may take it over, by a
+    higher clock. So clients repeat in vain what they hear of others, as y-websocket's do. A client that comes back with
+    the clock that it had is told that it has left: thereupon it says, with a higher clock, that it has not, and all
+    believe it. Otherwise nobody would before its next sign of life, which may take 15 s.
     """
 
     def __init__(self) -> None:
@@ -38,76 +47,83 @@ class Presence:
     @property
     def entries(self) -> list[Entry]:
         """Everybody who is there."""
-        return [known.entry for known in self._known.values()]
+        return [known.present.entry for known in self._known.values()]
 
     @property
-    def local(self) -> list[Entry]:
+    def local(self) -> list[Present]:
         """Those who are connected to this process."""
-        return [known.entry for known in self._known.values() if known.local]
+        return [known.present for known in self._known.values() if known.local]
 
-    def tell(self, owner: Hashable, entries: Iterable[Entry], now: float) -> list[Entry]:
-        """What a connection says. Raises Malformed for a state that is no JSON object.
-
-        Clients repeat to the server what they hear of others: that is left out, and who has left does not come back
-        by it. What a connection says first is about itself, though: it may have been connected elsewhere before.
+    def tell(self, owner: Hashable, user: str, entries: Iterable[Entry], now: float, *, first: bool = False) -> Answer:
+        """What a connection of `user` says; `first`: it has said nothing before, so this is about itself. Raises
+        Malformed for a state that is no JSON object.
         """
         held = sum(known.owner == owner for known in self._known.values())
-        accepted = []
+        answer = Answer([], [])
         for entry in entries:
             known = self._known.get(entry.client)
-            if known is None and (held >= _MAX_CLIENTS or entry.state == _GONE):
+            if known is None and (entry.is_gone or held >= _MAX_CLIENTS):
                 continue
-            returns = known is not None and not known.local and held == 0 and entry.clock >= known.entry.clock
-            if not returns and known is not None and known.owner != owner:
+            clock = self._clock(entry.client)
+            if not self._may_speak(known, owner, user, entry):
                 continue
-            if not returns and not self._is_newer(entry, known):
+            if entry.clock <= clock and not (entry.is_gone and entry.clock == clock):
+                if known is None or known.owner is None or (first and known.owner != owner):
+                    answer.bounced.append(Entry(entry.client, clock, GONE))
                 continue
             _check_state(entry.state)
-            held += 1
-            accepted.append(entry)
-            self._set(entry, _Known(entry, owner, True, now + _SILENT_S), now)
-        return accepted
+            held += known is None or known.owner != owner
+            self._set(_Known(Present(entry, user), owner, True, now + _SILENT_S), now)
+            answer.news.append(Present(entry, user))
+        return answer
 
-    def hear(self, owner: Hashable, entries: Iterable[Entry], now: float, lasting_s: float = _SILENT_S) -> list[Entry]:
-        """What another process says, of clients that are not connected to this one."""
-        accepted = []
-        for entry in entries:
+    def hear(self, owner: Hashable, told: Iterable[Present], now: float, lasting_s: float = _SILENT_S) -> list[Present]:
+        """What another process says; the news in it. Of whom is connected here it knows more only if they have gone
+        there.
+        """
+        news = []
+        for present in told:
+            entry, user = present
             known = self._known.get(entry.client)
-            if known is not None and known.local:
+            if known is not None and known.local and (known.present.user != user or entry.is_gone):
                 continue
-            if known is not None and known.entry.clock == entry.clock and entry.state != _GONE:
+            if known is not None and not known.local and known.present.entry.clock == entry.clock and not entry.is_gone:
                 self._known[entry.client] = known._replace(owner=owner, until=now + lasting_s)
-            elif self._is_newer(entry, known) and not (known is None and entry.state == _GONE):
-                accepted.append(entry)
-                self._set(entry, _Known(entry, owner, False, now + lasting_s), now)
-        return accepted
+                continue
+            clock = self._clock(entry.client)
+            if (known is None and entry.is_gone) or entry.clock < clock or (entry.clock == clock and not entry.is_gone):
+                continue
+            self._set(_Known(present, owner, False, now + lasting_s), now)
+            news.append(present)
+        return news
 
     def leave(self, owner: Hashable, now: float) -> None:
-        """A connection has gone. Who was announced by it is shown for a moment more: most come back at once, and a
-        client that has left is believed to be back only with its next clock, which may take 15 s.
-        """
+        """A connection has gone. Who was announced by it is shown for a moment more: most come back at once."""
         for client, known in self._known.items():
             if known.owner == owner:
                 self._known[client] = known._replace(local=False, owner=None, until=now + _RETURN_S)
 
-    def sweep(self, now: float) -> list[Entry]:
+    def sweep(self, now: float) -> list[Present]:
         """Those of whom nothing was heard for too long have left."""
         for client in [client for client, (_, until) in self._left.items() if until < now]:
             del self._left[client]
-        gone = [known.entry._replace(state=_GONE) for known in self._known.values() if known.until < now]
-        for entry in gone:
-            self._set(entry, None, now)
-        return gone
+        gone = [known for known in self._known.values() if known.until < now]
+        news = [Present(known.present.entry._replace(state=GONE), known.present.user) for known in gone]
+        for known, present in zip(gone, news, strict=True):
+            self._set(known._replace(present=present), now)
+        return news
 
-    def _is_newer(self, entry: Entry, known: _Known | None) -> bool:
-        if known is None:
-            return entry.clock > self._left.get(entry.client, (-1, 0))[0]
-        if entry.clock == known.entry.clock:
-            return entry.state == _GONE
-        return entry.clock > known.entry.clock
+    def _may_speak(self, known: _Known | None, owner: Hashable, user: str, entry: Entry) -> bool:
+        return known is None or known.owner == owner or (known.present.user == user and not entry.is_gone)
 
-    def _set(self, entry: Entry, known: _Known | None, now: float) -> None:
-        if known is None or entry.state == _GONE:
+    def _clock(self, client: int) -> int:
+        """The clock that is known of a client, whether it is there or has left; -1 without any."""
+        known = self._known.get(client)
+        return self._left.get(client, (-1, 0.0))[0] if known is None else known.present.entry.clock
+
+    def _set(self, known: _Known, now: float) -> None:
+        entry = known.present.entry
+        if entry.is_gone:
             self._known.pop(entry.client, None)
             self._left[entry.client] = entry.clock, now + _SILENT_S
         else:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 from redis.asyncio import Redis
 
-from common.documents import lib0
+from common.documents.awareness import Entry, Present, write_present
 from common.documents.channel import Kind, Note, publish
 from common.documents.editing import Edited
 from common.documents.kinds import MARKDOWN
@@ -17,6 +17,8 @@ from common.documents.update_scan import scan_update
 
 _OUTSIDE = uuid4()
 """No room of any API's: all of them are to hear of it."""
+_NOBODY = ""
+"""No user: no connection may speak for an agent."""
 _COLOR = "#7c5cff"
 
 
@@ -37,7 +39,7 @@ async def announce_deletion(redis: Redis, document_id: UUID) -> None:
 
 
 def _visit(edited: Edited, name: str) -> bytes:
-    """An awareness update of one client, the agent's; the clock only has to rise, whichever worker it is from."""
+    """The agent is there; the clock only has to rise, whichever worker it is from."""
     state: dict[str, object] = {"user": {"name": name, "color": _COLOR, "colorLight": f"{_COLOR}33", "agent": True}}
     if edited.update and (span := scan_update(edited.update, MARKDOWN).spans.get(edited.client)) is not None:
         # Behind the last character that it has written, as Yjs writes relative positions in JSON.
@@ -48,5 +50,5 @@ def _visit(edited: Edited, name: str) -> bytes:
             "assoc": -1,
         }
         state["cursor"] = {"anchor": place, "head": place}
-    clock = lib0.uint(int(time.time() * 1000))
-    return lib0.uint(1) + lib0.uint(edited.client) + clock + lib0.text(msgspec.json.encode(state).decode())
+    entry = Entry(edited.client, int(time.time() * 1000), msgspec.json.encode(state).decode())
+    return write_present([Present(entry, _NOBODY)])

@@ -19,11 +19,11 @@ class Kind(IntEnum):
     UPDATE = 1
     """An update and its number; without the update where that is too large to be told."""
     AWARENESS = 2
-    """Who is there, in y-protocols' encoding."""
+    """Who is there: `awareness.write_present`."""
     QUERY = 3
     """A process has just opened the document, and asks who is there."""
     VISIT = 4
-    """An agent is at work in the document; in y-protocols' encoding as well."""
+    """An agent is at work in the document; told as who is there."""
     DELETED = 5
     """The document was deleted."""
 

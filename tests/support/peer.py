@@ -10,7 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from api.collaboration import messages
-from api.collaboration.messages import AskChanges, Changes, Entry, TellPresence
+from api.collaboration.messages import AskChanges, Changes, TellPresence
+from common.documents.awareness import Entry
 from common.documents.lib0 import Malformed
 from tests.support.eventually import eventually
 

@@ -130,8 +130,7 @@ DOCUMENT_BREAKAGES = (
         (
             Change(
                 "api/collaboration/presence.py",
-                "            if not returns and known is not None and known.owner != owner:\n"
-                "                continue\n",
+                "            if not self._may_speak(known, owner, user, entry):\n                continue\n",
                 "",
             ),
         ),

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from api.collaboration import messages
 from api.collaboration.inbox import Inbox, InboxClosed
-from api.collaboration.messages import AskChanges, AskPresence, Changes, Entry, TellPresence, read_message
+from api.collaboration.messages import AskChanges, AskPresence, Changes, TellPresence, read_message
 from api.collaboration.outbox import Close, Outbox
 from api.collaboration.sequence import Sequence
+from common.documents.awareness import Entry
 from common.documents.lib0 import Malformed
 
 
