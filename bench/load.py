@@ -99,9 +99,9 @@ class _Load:
         return LoadResult(
             tokens=len(self._latencies),
             seconds=seconds,
-            latency=_quantiles(self._latencies),
-            first_event=_quantiles(events),
-            first_token=_quantiles(tokens),
+            latency=quantiles(self._latencies),
+            first_event=quantiles(events),
+            first_token=quantiles(tokens),
             ended=sum(b'"type":"done"' in stream.terminal for stream in streams),
             gaps=sum(stream.gaps for stream in streams),
             failures=self._failures,
@@ -167,8 +167,8 @@ def _request(spec: Spec, path: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-def _quantiles(values: list[float]) -> Quantiles:
-    """Of a single value, and of none (0), too: the failures beside it say what is wrong."""
+def quantiles(values: list[float]) -> Quantiles:
+    """p50 and p99; of a single value, and of none (0), too: the failures beside it say what is wrong."""
     if len(values) < 2:
         return Quantiles(*(values or [0.0]) * 2)
     cuts = statistics.quantiles(values, n=100, method="inclusive")

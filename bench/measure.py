@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,26 @@ async def measure(server: Server, model: FakeModel, spec: Spec, cpus: list[int] 
 
     `cpus` are those of the load generator; the other processes are not touched.
     """
+    watched = None if spec.one_by_one else {**server.processes, "model": model.process}
+    output, cpu = await run_load("bench.load", msgspec.json.encode(spec), server.check, watched, cpus)
+    return Measured(msgspec.json.decode(output, type=LoadResult), cpu)
+
+
+async def run_load(
+    module: str,
+    request: bytes,
+    check: Callable[[], None],
+    watched: dict[str, psutil.Process] | None = None,
+    cpus: list[int] | None = None,
+) -> tuple[bytes, dict[str, float]]:
+    """What a load generator answers, and the CPU of it and of `watched` in the window that it tells.
+
+    Without `watched` there is no window. Raises SystemExit, and what `check` raises.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "bench.load",
+        module,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -52,20 +69,19 @@ async def measure(server: Server, model: FakeModel, spec: Spec, cpus: list[int] 
     assert process.stderr is not None
     if cpus is not None:
         os.sched_setaffinity(process.pid, cpus)
-    process.stdin.write(msgspec.json.encode(spec))
+    process.stdin.write(request)
     process.stdin.close()
     cpu: dict[str, float] = {}
     words = b""
-    if not spec.one_by_one:
+    if watched is not None:
         words = await process.stderr.readline()
         if words.startswith(b"["):
-            watched = {**server.processes, "model": model.process, "load": psutil.Process(process.pid)}
-            cpu = await _cpu_between(watched, *json.loads(words))
-    server.check()
+            cpu = await _cpu_between({**watched, "load": psutil.Process(process.pid)}, *json.loads(words))
+    check()
     output, more = await asyncio.gather(process.stdout.read(), process.stderr.read())
     if await process.wait() != 0:
         raise SystemExit(f"the load generator failed:\n{(words + more).decode(errors='replace')}")
-    return Measured(msgspec.json.decode(output, type=LoadResult), cpu)
+    return output, cpu
 
 
 async def _cpu_between(watched: dict[str, psutil.Process], first: float, last: float) -> dict[str, float]:

@@ -12,21 +12,11 @@ from bench.folds import fold_costs
 from bench.measure import Measured, measure
 from bench.model import FakeModel, fake_model, model_name
 from bench.processes import pin, usable_cpus
+from bench.rows import Found, Row, Say, at_least, at_most
 from bench.servers import Server, baseline, throughline
 from bench.spec import Spec
 
 _SATURATED = 0.9
-
-
-class Row(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
-    """One line of the table. `holds` says whether `value` meets `target`."""
-
-    name: str
-    value: float
-    unit: str
-    target: str
-    holds: bool
-    baseline: float | None = None
 
 
 class Sizes(NamedTuple):
@@ -43,10 +33,8 @@ class Sizes(NamedTuple):
 FULL = Sizes(rounds=3, posts=200, concurrencies=(1, 50, 200), window_s=8, crowd=500, crowd_stagger_s=5)
 QUICK = Sizes(rounds=1, posts=100, concurrencies=(1, 200), window_s=4, crowd=500, crowd_stagger_s=5)
 
-Say = Callable[[str], None]
 
-
-async def run_all(sizes: Sizes, say: Say) -> list[Row]:
+async def run_streams(sizes: Sizes, say: Say) -> Found:
     """Measures Throughline and the baseline by turns, so that both meet the same noise."""
     folds = _folds()
     async with AsyncExitStack() as stack:
@@ -55,7 +43,8 @@ async def run_all(sizes: Sizes, say: Say) -> list[Row]:
         theirs = await stack.enter_async_context(baseline(model.url))
         bench = _Bench(sizes, say, model, ours, theirs)
         await bench.warm_up()
-        return [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), *folds, bench.faults()]
+        rows = [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), *folds]
+        return Found(rows, bench.faults)
 
 
 class _Pair(NamedTuple):
@@ -75,7 +64,7 @@ class _Bench:
         self._model = model
         self._ours = ours
         self._theirs = theirs
-        self._faults = 0
+        self.faults = 0
 
     async def warm_up(self) -> None:
         """Connections, prepared statements and the first import of everything are behind us."""
@@ -97,7 +86,7 @@ class _Bench:
         p50, base50 = pair.medians(lambda m: m.load.first_event.p50)
         p99, base99 = pair.medians(lambda m: m.load.first_event.p99)
         name = "POST to first SSE event, idle"
-        return [_at_most(f"{name}, p50", p50, "ms", 5, base50), _at_most(f"{name}, p99", p99, "ms", 15, base99)]
+        return [at_most(f"{name}, p50", p50, "ms", 5, base50), at_most(f"{name}, p99", p99, "ms", 15, base99)]
 
     async def tokens(self) -> list[Row]:
         """From the model's send of a token to its arrival at the client, and what it costs."""
@@ -109,7 +98,7 @@ class _Bench:
             p50, base50 = pair.medians(lambda m: m.load.latency.p50)
             p99, base99 = pair.medians(lambda m: m.load.latency.p99)
             name = f"token, model to client, {runs} runs x 20/s"
-            rows += [_at_most(f"{name}, p50", p50, "ms", 1.5, base50), _at_most(f"{name}, p99", p99, "ms", 5, base99)]
+            rows += [at_most(f"{name}, p50", p50, "ms", 1.5, base50), at_most(f"{name}, p99", p99, "ms", 5, base99)]
         return [*rows, _per_cpu_second(f"{runs} runs x 20/s", pair)]
 
     async def crowd(self) -> list[Row]:
@@ -132,14 +121,10 @@ class _Bench:
         first, base_first = pair.medians(lambda m: m.load.first_token.p50 - 1_000 / 25)
         name = f"{runs} runs x 25/s, servers on one CPU"
         return [
-            _at_least(f"{name}, delivered", rate, "tokens/s", runs * 25 * 0.992, base_rate),
-            _at_most(f"{name}, first token over the model's, p50", first, "ms", 50, base_first),
+            at_least(f"{name}, delivered", rate, "tokens/s", runs * 25 * 0.992, base_rate),
+            at_most(f"{name}, first token over the model's, p50", first, "ms", 50, base_first),
             _per_cpu_second(name, pair),
         ]
-
-    def faults(self) -> Row:
-        """What went wrong with ours in all of the above: figures beside a fault are worth nothing."""
-        return Row(name="gaps in streams, failed runs", value=self._faults, unit="", target="0", holds=not self._faults)
 
     def _load(self, server: Server, runs: int, rate: int, stagger_s: float) -> Spec:
         """The streams outlast the window, and end soon after it."""
@@ -162,7 +147,7 @@ class _Bench:
         if sum(measured.cpu_s.get(name, 0.0) for name in ("load", "model")) > _SATURATED * load.seconds:
             self._say("the load generator and the model had no CPU to spare: the next line says too little")
         if server is self._ours:
-            self._faults += load.gaps + len(load.failures)
+            self.faults += load.gaps + len(load.failures)
         return measured
 
 
@@ -185,17 +170,9 @@ def _summary(measured: Measured) -> str:
 def _per_cpu_second(name: str, pair: _Pair) -> Row:
     ours = median(m.tokens_per_cpu_s("worker", "api", "valkey") for m in pair.ours)
     theirs = median(m.tokens_per_cpu_s("baseline") for m in pair.theirs)
-    return _at_least(f"tokens per CPU second of worker, API and Redis, {name}", ours, "tokens/s", 20_000, theirs)
+    return at_least(f"tokens per CPU second of worker, API and Redis, {name}", ours, "tokens/s", 20_000, theirs)
 
 
 def _folds() -> list[Row]:
     """Each protocol's own share of an event's way, in this process, before anything else runs."""
-    return [_at_most(f"fold of {name}, per event", fold, "µs", 10, parsing) for name, fold, parsing in fold_costs()]
-
-
-def _at_most(name: str, value: float, unit: str, limit: float, base: float) -> Row:
-    return Row(name=name, value=value, unit=unit, target=f"<= {limit:g}", holds=value <= limit, baseline=base)
-
-
-def _at_least(name: str, value: float, unit: str, limit: float, base: float) -> Row:
-    return Row(name=name, value=value, unit=unit, target=f">= {limit:,.0f}", holds=value >= limit, baseline=base)
+    return [at_most(f"fold of {name}, per event", fold, "µs", 10, parsing) for name, fold, parsing in fold_costs()]

@@ -62,17 +62,25 @@ async def throughline(model_url: str) -> AsyncIterator[Server]:
                 worker.check_running()
 
             processes = {"api": psutil.Process(api.pid), "worker": psutil.Process(worker.pid)}
-            yield Server(_target(settings, api.url), {**processes, **_stores()}, check)
+            yield Server(target_of(settings, api.url), {**processes, **store_processes()}, check)
 
 
 @asynccontextmanager
 async def baseline(model_url: str) -> AsyncIterator[Server]:
-    """`bench.baseline` under uvicorn, with uvloop and httptools."""
+    """`bench.baseline`, one process."""
+    env = {"ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": "none is needed"}
+    async with under_uvicorn("bench.baseline:app", env) as server:
+        yield server
+
+
+@asynccontextmanager
+async def under_uvicorn(app: str, env: dict[str, str], *options: str) -> AsyncIterator[Server]:
+    """A baseline's `app` under uvicorn, with uvloop and httptools."""
     port = free_port()
     child = spawn(
-        [sys.executable, "-m", "uvicorn", "bench.baseline:app", f"--port={port}", "--log-level=warning"],
+        [sys.executable, "-m", "uvicorn", app, f"--port={port}", "--log-level=warning", *options],
         on_parent_death=signal.SIGKILL,
-        env={**os.environ, "ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": "none is needed"},
+        env={**os.environ, **env},
         cwd=_ROOT,
     )
     try:
@@ -83,7 +91,8 @@ async def baseline(model_url: str) -> AsyncIterator[Server]:
         await child.stop(signal.SIGTERM, grace_s=5)
 
 
-def _target(settings: Settings, url: str) -> Target:
+def target_of(settings: Settings, url: str) -> Target:
+    """The API at `url`, with a token for it."""
     token = mint_token(
         settings.jwt_secret,
         workspace=DEVELOPMENT_WORKSPACE,
@@ -100,7 +109,7 @@ def _target(settings: Settings, url: str) -> Target:
     )
 
 
-def _stores() -> dict[str, psutil.Process]:
+def store_processes() -> dict[str, psutil.Process]:
     """The embedded servers are children of this process."""
     names = {"postgres": "postgres", "valkey": "valkey"}
     children = psutil.Process().children()
