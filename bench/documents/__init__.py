@@ -1,0 +1,1 @@
+"""Documents that are edited together: what that costs, beside a relay that keeps nothing."""
