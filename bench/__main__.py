@@ -19,7 +19,7 @@ def main() -> None:
     """Ends with status 0 however the figures are: it measures, it does not judge."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="one round of about a minute a part, not the median of three"
+        "--quick", action="store_true", help="one round of a minute or two a part, not the median of three"
     )
     parser.add_argument("--only", choices=_PARTS, help="one part alone")
     asked = parser.parse_args()

@@ -257,5 +257,6 @@ def _summary(typed: _Typed) -> str:
     return (
         f"{result.delivered} updates to all in {result.seconds:.1f} s, "
         f"latency {result.latency.p50:.2f}/{result.latency.p99:.2f} ms; CPU s: {cpu}"
-        + (f"; {result.missing} missing, {result.texts} texts, {result.failures[:1]}" if result.missing else "")
+        + (f"; {result.missing} missing, {result.texts} texts" if result.missing or result.texts != 1 else "")
+        + (f"; {len(result.failures)} failures, such as {result.failures[:1]}" if result.failures else "")
     )

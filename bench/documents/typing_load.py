@@ -16,8 +16,8 @@ from common.documents.kinds import MARKDOWN
 from common.documents.update_scan import Span, scan_update
 
 _SEED = 7
-_MOST = 3_000
-"""Characters that one types who is as fast as the server."""
+_MOST = 8_000
+"""Characters that are prepared for one who is as fast as the server."""
 _BEFORE_S = 0.3
 _LOOK_S = 0.1
 
