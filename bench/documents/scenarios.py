@@ -26,6 +26,7 @@ _TAIL = 10_000
 _LONG = 200_000
 _CONTENT_BYTES = 10_000
 _MB = 1_000_000
+_SATURATED = 0.9
 
 
 class Sizes(NamedTuple):
@@ -217,6 +218,8 @@ class _Bench:
         request = msgspec.json.encode(msgspec.structs.replace(spec, path=path_of(document_id))) + b"\n"
         output, cpu = await run_load(_LOAD, request, server.check, server.processes)
         typed = _Typed(msgspec.json.decode(output, type=TypingResult), cpu)
+        if cpu.get("load", 0.0) > _SATURATED * spec.window_s:
+            self._say("the load generator had no CPU to spare: the next line says too little")
         if spec.site.stores:
             await self._judge(typed.result, document_id)
         return typed

@@ -3,17 +3,24 @@
 import asyncio
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from typing import cast
 
 from common.documents.lib0 import Reader
 
-_BINARY, _CLOSE, _PING, _PONG = 0x2, 0x8, 0x9, 0xA
 _FINAL, _MASKED = 0x80, 0x80
 _NO_MASK = b"\0\0\0\0"
 """A client has to mask what it sends; by nothing is allowed, and costs nothing."""
 _ASK_ALL = b"\0\0\1\0"
 _NOTHING = b"\0\1\2\0\0"
 _ANSWER, _UPDATE = b"\0\1", b"\0\2"
+
+
+class _Opcode(IntEnum):
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
 
 
 class Socket(asyncio.Protocol):
@@ -58,7 +65,7 @@ class Socket(asyncio.Protocol):
         self.send(_ASK_ALL)
 
     def send(self, message: bytes) -> None:
-        self._frame(_BINARY, message)
+        self._frame(_Opcode.BINARY, message)
 
     def close(self) -> None:
         self._leaving = True
@@ -98,16 +105,16 @@ class Socket(asyncio.Protocol):
         self._rest = data[at:]
 
     def _take(self, first: int, payload: bytes, now: int) -> None:
-        match first:
-            case 0x82:  # _FINAL | _BINARY
+        match first ^ _FINAL:
+            case _Opcode.BINARY:
                 self._read(payload, now)
-            case 0x89:  # _FINAL | _PING
-                self._frame(_PONG, payload)
-            case 0x88:  # _FINAL | _CLOSE
+            case _Opcode.PING:
+                self._frame(_Opcode.PONG, payload)
+            case _Opcode.CLOSE:
                 if not self._leaving:
                     self._fail(f"the server has closed: {int.from_bytes(payload[:2])} {payload[2:].decode()}")
-            case other:
-                self._fail(f"a frame that begins with {other:#x}")
+            case _:  # A part of a message, too: no server here makes any.
+                self._fail(f"a frame that begins with {first:#x}")
 
     def _read(self, message: bytes, now: int) -> None:
         kind = message[:2]
