@@ -1,7 +1,9 @@
 """What is measured of documents, and the rows that come of it: performance.md says why these."""
 
+import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from statistics import median
 from typing import NamedTuple
 from uuid import UUID
@@ -79,6 +81,13 @@ class _Rounds(NamedTuple):
         return median(map(figure, self.ours)), median(map(figure, self.theirs))
 
 
+class _Opened(NamedTuple):
+    """Milliseconds: of opening a document, and of reading and replaying its log with nothing around it."""
+
+    ours: list[float]
+    bare: list[float]
+
+
 class _Bench:
     def __init__(self, sizes: Sizes, say: Say, pair: Pair, theirs: tuple[Server, Site]) -> None:
         self._sizes = sizes
@@ -125,18 +134,15 @@ class _Bench:
     async def openings(self) -> list[Row]:
         """From the connecting to the whole text, of documents that nobody has open."""
         tail = written_by(1, _TAIL, _SEED)
-        long: list[float] = []
-        short: list[float] = []
-        for number in range(1, self._sizes.rounds + 1):
-            for updates, found in ((tail, long), (tail[:1], short)):
-                result = await self._open(updates)
-                found += result.milliseconds
-                times = " ".join(f"{each:.1f}" for each in result.milliseconds)
-                self._say(f"opening {len(updates):,} updates, round {number}: {times} ms")
-        return [
-            at_most(f"opening a document of {_TAIL:,} updates, median", median(long or [0.0]), "ms", 50),
-            beside("opening a document of one update, median", median(short or [0.0]), "ms"),
-        ]
+        rounds = range(1, self._sizes.rounds + 1)
+        found = [(len(log), await self._open(log, number)) for number in rounds for log in (tail, tail[:1])]
+        rows = []
+        for length, row in ((_TAIL, partial(at_most, limit=50)), (1, beside)):
+            opened = [opened for log, opened in found if log == length]
+            ours = median(chain.from_iterable(each.ours for each in opened))
+            bare = median(chain.from_iterable(each.bare for each in opened))
+            rows.append(row(f"opening a document of {length:,} rows, median", ours, "ms", base=bare))
+        return rows
 
     async def memory(self) -> list[Row]:
         """What a process grows by."""
@@ -234,24 +240,33 @@ class _Bench:
             faults.append("what is committed is not what the clients see")
         self._note(faults)
 
-    async def _open(self, updates: list[bytes]) -> OpeningResult:
+    async def _open(self, log: list[bytes], number: int) -> _Opened:
         """Each time another document, since a process keeps one for a while that it has had open."""
-        shelf, text = self._pair.shelf, text_of(updates)
-        paths = []
+        shelf, text = self._pair.shelf, text_of(log)
+        paths, bare = [], []
         for _ in range(self._sizes.openings):
             document_id = await shelf.make()
-            await shelf.append(document_id, updates)
+            await shelf.append(document_id, log)
             paths.append(path_of(document_id))
+            begun = time.monotonic()
+            await shelf.text(document_id)
+            bare.append((time.monotonic() - begun) * 1000)
         server, site = self._ours
         output, _ = await run_load(_LOAD, msgspec.json.encode(Opening(site=site, paths=paths)) + b"\n", server.check)
         result = msgspec.json.decode(output, type=OpeningResult)
         self._note([*result.failures, *("a document opens with another text" for each in result.texts if each != text)])
-        return result
+        opened = _Opened(result.milliseconds or [0.0], bare)
+        self._say(f"opening {len(log):,} rows, round {number}: {_list(opened.ours)} ms, bare {_list(bare)} ms")
+        return opened
 
     def _note(self, faults: list[str]) -> None:
         self.faults += len(faults)
         for fault in faults[:3]:
             self._say(f"fault: {fault}")
+
+
+def _list(values: list[float]) -> str:
+    return " ".join(f"{value:.1f}" for value in values)
 
 
 def _summary(typed: _Typed) -> str:
