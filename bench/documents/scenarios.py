@@ -137,11 +137,11 @@ class _Bench:
         rounds = range(1, self._sizes.rounds + 1)
         found = [(len(log), await self._open(log, number)) for number in rounds for log in (tail, tail[:1])]
         rows = []
-        for length, row in ((_TAIL, partial(at_most, limit=50)), (1, beside)):
+        for length, words, row in ((_TAIL, f"{_TAIL:,} rows", partial(at_most, limit=50)), (1, "one row", beside)):
             opened = [opened for log, opened in found if log == length]
             ours = median(chain.from_iterable(each.ours for each in opened))
             bare = median(chain.from_iterable(each.bare for each in opened))
-            rows.append(row(f"opening a document of {length:,} rows, median", ours, "ms", base=bare))
+            rows.append(row(f"opening a document of {words}, median", ours, "ms", base=bare))
         return rows
 
     async def memory(self) -> list[Row]:
