@@ -12,6 +12,7 @@ from common.documents.channel import Kind, Note
 
 _KEEP_ALIVE_S = 10.0
 _TELL_EVERY_S = 0.03
+_BEGINNING = 2
 _VISIT_S = 10.0
 """How long an agent is shown after its last call."""
 
@@ -44,8 +45,8 @@ class Lobby:
         """What a member says of who is there. Raises Malformed."""
         if member not in self.members:
             return
-        first = not member.has_announced
-        member.has_announced = True
+        # y-websocket begins with a question and with itself; what it repeats of others comes after our own question.
+        first = member.messages <= _BEGINNING
         answer = self._presence.tell(member, member.principal.user, entries, self._now(), first=first)
         if answer.bounced:
             member.outbox.put(messages.tell_presence(answer.bounced))

@@ -19,8 +19,8 @@ class Member:
     def __init__(self, principal: Principal, outbox: Outbox) -> None:
         self.principal = principal
         self.outbox = outbox
-        self.has_announced = False
-        """Whether the member has said who is there."""
+        self.messages = 0
+        """How many have come."""
         self._asked = 0
         self._is_asked = False
         self._refused = False

@@ -55,7 +55,7 @@ class Presence:
         return [known.present for known in self._known.values() if known.local]
 
     def tell(self, owner: Hashable, user: str, entries: Iterable[Entry], now: float, *, first: bool = False) -> Answer:
-        """What a connection of `user` says; `first`: it has said nothing before, so this is about itself. Raises
+        """What a connection of `user` says; `first`: it cannot have heard of others, so this is about itself. Raises
         Malformed for a state that is no JSON object.
         """
         held = sum(known.owner == owner for known in self._known.values())

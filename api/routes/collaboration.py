@@ -116,6 +116,7 @@ async def _do(room: Room, member: Member, data: bytes | str) -> None:
     if len(data) > MAX_MESSAGE_BYTES:
         member.outbox.close(Close.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
         return
+    member.messages += 1
     match read_message(data):
         case Changes() as changes:
             await _change(room, member, changes)

@@ -42,8 +42,8 @@ class Witnesses(NamedTuple):
 
     @asynccontextmanager
     async def attacker(self, **given: Any) -> AsyncIterator[RawSync]:
-        """A connection with everything that a member may."""
-        query = f"?ticket={await ticket_for(self.alice.here, self.document)}"
+        """A connection of another person, with everything that a member may."""
+        query = f"?ticket={await ticket_for(self.alice.here, self.document, 'mallory')}"
         async with raw_sync(self.alice.here.url, self.document, query=query, **given) as raw:
             yield raw
 
