@@ -61,10 +61,11 @@ create table document_changes (
     primary key (workspace_id, document_id, first_seq),
     foreign key (workspace_id, document_id) references documents (workspace_id, id) on delete cascade,
     constraint agents_act_in_runs check ((actor_kind = 'agent') = (run_id is not null and tool_call_id is not null))
-);
+) with (fillfactor = 70);
 create unique index document_changes_of_call on document_changes (workspace_id, run_id, tool_call_id)
     where tool_call_id is not null;
-create index document_changes_of_actor on document_changes (workspace_id, document_id, actor_id, ended_at)
+-- No column that a keystroke changes: so that its row is rewritten in place.
+create index document_changes_of_actor on document_changes (workspace_id, document_id, actor_id, first_seq)
     where tool_call_id is null;
 
 -- Who is behind a client id of the document's updates. Who edits through the server keeps the one that the server took
@@ -154,6 +155,8 @@ begin
         from changed
         where c.document_id = p_document and c.tool_call_id is null and p_call is null
           and c.actor_id = changed.actor and c.actor_kind = changed.kind and c.ended_at > moment - interval '1 minute'
+          and c.first_seq = (select max(l.first_seq) from document_changes l where l.document_id = p_document
+                             and l.actor_id = changed.actor and l.tool_call_id is null)
         returning c.actor_kind, c.actor_id
     )
     insert into document_changes (workspace_id, document_id, first_seq, last_seq, actor_kind, actor_id, run_id,

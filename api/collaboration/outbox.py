@@ -81,5 +81,6 @@ class Outbox:
             message = self._waiting.popleft()
             await self._send(message)
             self._bytes -= len(message)
+            del message  # It may be a whole document, and the next one may take long to come.
             self.sent_at = asyncio.get_running_loop().time()
         await self._close_socket(*self._closing)

@@ -5,13 +5,19 @@ Its offsets are UTF-8 bytes, where Yjs counts UTF-16 units and Python code point
 the replica after any.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from pycrdt import Doc, Subscription, Text, merge_updates
 
 from common.documents.edits import Splice, apply_splices
 from common.documents.kinds import Kind
 from common.documents.update_scan import read_state
+
+_PARTS_PER_TRANSACTION = 2_000
+"""One transaction for each part would take quadratic time; one for all ends in a call of 100 ms for 200,000 of them,
+which no other thread can interrupt.
+"""
 
 
 class Replica:
@@ -23,9 +29,10 @@ class Replica:
     def __init__(self, kind: Kind, parts: Iterable[bytes] = (), client_id: int | None = None) -> None:
         self._doc: Doc[Text] = Doc(client_id=client_id, skip_gc=True)
         self._text: Text = self._doc.get(kind.root, type=Text)
-        with self._doc.transaction():  # One for all: as many as there are parts would take quadratic time.
-            for part in parts:
-                self._doc.apply_update(part)
+        for some in _chunks(parts):
+            with self._doc.transaction():
+                for part in some:
+                    self._doc.apply_update(part)
         self._changes: list[bytes] = []
         self._subscription: Subscription = self._doc.observe(lambda event: self._changes.append(event.update))
 
@@ -98,3 +105,9 @@ def merged(kind: Kind, parts: Sequence[bytes]) -> bytes:
     finally:
         copy.close()
         whole.close()
+
+
+def _chunks(parts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    left = iter(parts)
+    while some := list(islice(left, _PARTS_PER_TRANSACTION)):
+        yield some
