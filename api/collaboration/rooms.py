@@ -131,9 +131,18 @@ class Rooms:
         """Makes snapshots and what searches see, and closes rooms where nobody has been for a while."""
         now = asyncio.get_running_loop().time()
         for room in list(self._rooms.values()):
-            if room.has_long_tail:
-                room.has_long_tail = False
-                await compact(self._pool, room.storage.workspace_id, room.document_id)
-            await room.write_text()
+            try:
+                await self._write_down(room)
+            except DATABASE_DOWN:
+                raise
+            except Exception:
+                # One document that cannot be written down must not keep the others from it.
+                _log.exception("document_upkeep_broke", document_id=str(room.document_id))
             if room.is_idle and now - room.lobby.empty_since > _IDLE_S:
                 room.end(Close.STOPPING, "nobody is here")
+
+    async def _write_down(self, room: Room) -> None:
+        if room.has_long_tail:
+            room.has_long_tail = False
+            await compact(self._pool, room.storage.workspace_id, room.document_id)
+        await room.write_text()
