@@ -185,7 +185,7 @@ class Room:
                 while True:
                     for item in await self._inbox.take(_BATCH):
                         await self._do(item)
-                    await self._commit()
+                    await self._commit_pending()
                     await self._catch_up_if_missed()
             finally:
                 self._document.close()
@@ -212,20 +212,20 @@ class Room:
                     member.has_answered()
                 await self._take(member, update, scan)
             case Told(seq, update):
-                await self._commit()
+                await self._commit_pending()
                 self._hold(seq, update)
             case Missed():
                 self._missed = True
             case Joined(member):
-                await self._commit()
+                await self._commit_pending()
                 if member.can_write:
                     member.ask(self._document.state)
                 self.lobby.introduce(member)
             case Asked(member, state):
-                await self._commit()
+                await self._commit_pending()
                 self._answer(member, state)
             case Rested(answer):
-                await self._commit()
+                await self._commit_pending()
                 answer.set_result((self.seq, self._document.text))
 
     async def _take(self, member: Member, update: bytes, scan: Scan) -> None:
@@ -243,7 +243,7 @@ class Room:
         except Broken as error:
             _log.warning("update_broke_document", document_id=str(self.document_id), error=str(error))
             member.outbox.close(Close.MALFORMED, "a malformed update")
-            await self._commit()
+            await self._commit_pending()
             await self._start_over()
         else:
             if taken is not None:
@@ -259,7 +259,7 @@ class Room:
         except ValueError:
             member.outbox.close(Close.MALFORMED, "a malformed state vector")
 
-    async def _commit(self) -> None:
+    async def _commit_pending(self) -> None:
         """Commits what is pending, and only then lets anybody else see it."""
         if not self._pending:
             return

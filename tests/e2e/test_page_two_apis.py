@@ -20,8 +20,8 @@ _LETTER_MS = 15
 async def test_two_people_at_two_apis_type_at_once_while_the_agent_edits(
     browser: Browser, running: Running, someone: Client
 ) -> None:
-    """All in the same paragraph: in the end both see the same text, which is the one that is stored."""
-    document = await someone.document("A paper", "Ada: \nAgent: old\nCharles: ")
+    """In neighbouring lines: in the end both see the same text, which is the one that is stored."""
+    document = await someone.document("A paper", "Ada: \nAgent: old\nCharles: \nThe end.")
     second = await running.system.api()
     async with (
         visitor(browser, running.api.url, _token(someone, "Ada Lovelace")) as ada,
@@ -43,7 +43,8 @@ async def test_two_people_at_two_apis_type_at_once_while_the_agent_edits(
         await ada.page.keyboard.press("Control+Home")
         await ada.page.keyboard.press("End")
         await text_of(charles).click()
-        await charles.page.keyboard.press("Control+End")
+        for key in ("Control+End", "ArrowUp", "End"):
+            await charles.page.keyboard.press(key)
         run, *_ = await asyncio.gather(
             someone.start("edit", provider="anthropic", model="claude-test"),
             ada.page.keyboard.type(said, delay=_LETTER_MS),
@@ -51,10 +52,10 @@ async def test_two_people_at_two_apis_type_at_once_while_the_agent_edits(
         )
         await someone.state_is(run, "completed")
 
-        await is_stored(someone, document, f"Ada: {said}\nAgent: new 🐟\nCharles: {answered}\nAppended.")
+        await is_stored(someone, document, f"Ada: {said}\nAgent: new 🐟\nCharles: {answered}\nThe end.\nAppended.")
         for visit in (ada, charles):
             await expect(text_of(visit).locator(".cm-line")).to_have_text(
-                ["Ada: " + said, "Agent: new 🐟", "Charles: " + answered, "Appended."]
+                ["Ada: " + said, "Agent: new 🐟", "Charles: " + answered, "The end.", "Appended."]
             )
 
 

@@ -287,15 +287,34 @@ async def test_space_around_a_header_is_no_part_of_it(api: LiveApi, client: http
 
 async def test_request_to_switch_protocols_is_answered_as_it_is(api: LiveApi, caplog: pytest.LogCaptureFixture) -> None:
     """The answer of HTTP/1.1, after which the connection is closed, and nothing in the log."""
-    for protocol in (b"websocket", b"h2c"):
-        async with wire(api) as client:
-            await client.say(LIVE + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\nother protocol" % protocol)
-            await client.say(b"\x00\xff")
-            heard = await client.hear_all()
-        assert heard.startswith(b"HTTP/1.1 200 ")
-        assert b"connection: close" in heard
-        assert heard.endswith(b'{"status":"ok"}')
+    async with wire(api) as client:
+        await client.say(LIVE + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nother protocol")
+        await client.say(b"\x00\xff")
+        heard = await client.hear_all()
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in heard
+    assert heard.endswith(b'{"status":"ok"}')
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"", b"400"),
+        (b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n", b"400"),
+        (b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"403"),
+    ],
+    ids=["no handshake", "a malformed one", "a place without a socket"],
+)
+async def test_socket_that_cannot_be_opened_is_refused(
+    api: LiveApi, caplog: pytest.LogCaptureFixture, head: bytes, status: bytes
+) -> None:
+    """In HTTP, and the connection is closed; nothing is wrong with the server."""
+    async with wire(api) as client:
+        await client.say(LIVE + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + head + b"\r\n")
+        heard = await client.hear_all()
+    assert heard.startswith(b"HTTP/1.1 " + status)
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 async def test_browser_may_read_when_to_try_again(settings: Settings) -> None:

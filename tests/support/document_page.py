@@ -36,7 +36,7 @@ async def is_stored(someone: Client, document: str, content: str) -> None:
 
     async def stored() -> bool:
         found = (await someone.http.get(f"/v1/documents/{document}")).json()["content"]
-        assert found == content
+        assert found == content, found
         return True
 
     await eventually(stored, 10)

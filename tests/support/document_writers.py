@@ -29,13 +29,15 @@ class Writers:
         self._lines = ["" for _ in typists]
 
     async def begin(self, characters: int, pause_ms: float) -> None:
-        """All begin to type so much."""
-        for number, typist in enumerate(self.typists):
+        """All begin to type so much; the last line first, so that no place is moved by who types already."""
+        began = list(self._lines)
+        for number, typist in reversed(list(enumerate(self.typists))):
             place = sum(len(f"{each}:{line}\n") for each, line in enumerate(self._lines[:number]))
             place += len(f"{number}:{self._lines[number]}")
             typed = " ".join(str(count) for count in range(characters))[:characters]
+            began[number] += typed
             await typist.begin_typing(place, typed, pause_ms)
-        self._lines = [line + typed for line in self._lines]
+        self._lines = began
 
     async def flows(self, timeout_s: float = 60) -> float:
         """Waits until all who look on see what each has typed by now; how long that took, in seconds."""

@@ -36,7 +36,7 @@ DOCUMENT_BREAKAGES = (
         (
             Change(
                 _ROOM,
-                "            case Asked(member, state):\n                await self._commit()\n",
+                "            case Asked(member, state):\n                await self._commit_pending()\n",
                 "            case Asked(member, state):\n",
             ),
         ),
@@ -46,7 +46,7 @@ DOCUMENT_BREAKAGES = (
         "document-broken",
         "what breaks a document costs only its sender",
         "the document is kept as it is",
-        (Change(_ROOM, "            await self._commit()\n            await self._start_over()\n", ""),),
+        (Change(_ROOM, "            await self._commit_pending()\n            await self._start_over()\n", ""),),
         (_ROOM_ALONE,),
     ),
     Breakage(

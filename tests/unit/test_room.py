@@ -101,7 +101,7 @@ class _Someone:
         self.closed = code
 
 
-class _Stage:
+class _Scene:
     """A room with two in it."""
 
     def __init__(self) -> None:
@@ -117,88 +117,88 @@ class _Stage:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[_Stage]:
+async def scene() -> AsyncIterator[_Scene]:
     """Everybody is in."""
-    stage = _Stage()
-    await stage.enter()
-    yield stage
-    stage.room.end(Close.STOPPING, "over")
+    scene = _Scene()
+    await scene.enter()
+    yield scene
+    scene.room.end(Close.STOPPING, "over")
 
 
-async def test_who_asks_is_told_what_is_committed(stage: _Stage) -> None:
+async def test_who_asks_is_told_what_is_committed(scene: _Scene) -> None:
     """Not what is about to be, though both have come together."""
-    stage.store.flows.clear()
-    await stage.room.submit(stage.one.typed("cod"))
-    await stage.room.submit(stage.two.asks())
-    await eventually(lambda: stage.store.is_committing)
-    assert stage.two.told == []
-    stage.store.flows.set()
-    await eventually(lambda: len(stage.two.told) == 2)
-    assert len(stage.store.log) == 1
+    scene.store.flows.clear()
+    await scene.room.submit(scene.one.typed("cod"))
+    await scene.room.submit(scene.two.asks())
+    await eventually(lambda: scene.store.is_committing)
+    assert scene.two.told == []
+    scene.store.flows.set()
+    await eventually(lambda: len(scene.two.told) == 2)
+    assert len(scene.store.log) == 1
 
 
-async def test_what_cannot_be_committed_is_seen_by_nobody(stage: _Stage) -> None:
+async def test_what_cannot_be_committed_is_seen_by_nobody(scene: _Scene) -> None:
     """Everybody is sent away, and told that they may come back."""
-    stage.store.failure = ConnectionError("gone")
-    await stage.room.submit(stage.one.typed("cod"))
-    await eventually(lambda: stage.one.closed)
-    await eventually(lambda: stage.two.closed)
-    assert (stage.one.closed, stage.two.closed, stage.two.told) == (4503, 4503, [])
-    assert stage.ended == [stage.room]
-    assert [kind for kind, _ in stage.wires.published if kind is Kind.UPDATE] == []
+    scene.store.failure = ConnectionError("gone")
+    await scene.room.submit(scene.one.typed("cod"))
+    await eventually(lambda: scene.one.closed)
+    await eventually(lambda: scene.two.closed)
+    assert (scene.one.closed, scene.two.closed, scene.two.told) == (4503, 4503, [])
+    assert scene.ended == [scene.room]
+    assert [kind for kind, _ in scene.wires.published if kind is Kind.UPDATE] == []
 
 
-async def test_document_that_is_deleted_meanwhile_is_closed(stage: _Stage) -> None:
+async def test_document_that_is_deleted_meanwhile_is_closed(scene: _Scene) -> None:
     """Found out at the next edit, where nobody has said so."""
-    stage.store.failure = Gone()
-    await stage.room.submit(stage.one.typed("cod"))
-    await eventually(lambda: stage.two.closed)
-    assert stage.two.closed == 4404
+    scene.store.failure = Gone()
+    await scene.room.submit(scene.one.typed("cod"))
+    await eventually(lambda: scene.two.closed)
+    assert scene.two.closed == 4404
 
 
-async def test_update_that_breaks_the_document_costs_only_its_sender(stage: _Stage) -> None:
+async def test_update_that_breaks_the_document_costs_only_its_sender(scene: _Scene) -> None:
     """What came before it in the same moment is committed, what comes after it goes on."""
     crossed = b"\2" + b"\1\x0b\0\x84\x0c\0\1a" + b"\1\x0c\0\x84\x0b\0\1a" + b"\0"
     for item in (
-        stage.one.typed("cod"),
-        Changed(stage.two.member, crossed, scan_update(crossed, MARKDOWN), False),
-        stage.one.typed(" eel"),
+        scene.one.typed("cod"),
+        Changed(scene.two.member, crossed, scan_update(crossed, MARKDOWN), False),
+        scene.one.typed(" eel"),
     ):
-        await stage.room.submit(item)
-    await eventually(lambda: len(stage.store.log) == 2)
-    await eventually(lambda: stage.two.closed)
-    assert (stage.one.closed, stage.two.closed) == (None, 4400)
+        await scene.room.submit(item)
+    await eventually(lambda: len(scene.store.log) == 2)
+    await eventually(lambda: scene.two.closed)
+    assert (scene.one.closed, scene.two.closed) == (None, 4400)
     three = _Someone(3)
-    await stage.room.enter(three.member)
-    await stage.room.submit(three.asks())
+    await scene.room.enter(three.member)
+    await scene.room.submit(three.asks())
     await eventually(lambda: three.told)
     three.doc.apply_update(three.told[-1].update)
     assert str(three.content) == "cod eel"
 
 
-async def test_rows_are_told_in_order_with_their_numbers(stage: _Stage) -> None:
+async def test_rows_are_told_in_order_with_their_numbers(scene: _Scene) -> None:
     """What one member has changed without another between is one row."""
-    stage.store.flows.clear()
-    await stage.room.submit(stage.one.typed("a"))
-    await eventually(lambda: stage.store.is_committing)
-    for item in (stage.one.typed("b"), stage.one.typed("c"), stage.two.typed("d"), stage.one.typed("e")):
-        await stage.room.submit(item)
-    stage.store.flows.set()
-    await eventually(lambda: len(stage.store.log) >= 3)
-    updates = [seq for kind, seq in stage.wires.published if kind is Kind.UPDATE]
-    assert updates == list(range(1, len(stage.store.log) + 1))
+    scene.store.flows.clear()
+    await scene.room.submit(scene.one.typed("a"))
+    await eventually(lambda: scene.store.is_committing)
+    for item in (scene.one.typed("b"), scene.one.typed("c"), scene.two.typed("d"), scene.one.typed("e")):
+        await scene.room.submit(item)
+    scene.store.flows.set()
+    await eventually(lambda: len(scene.store.log) >= 3)
+    updates = [seq for kind, seq in scene.wires.published if kind is Kind.UPDATE]
+    assert updates == list(range(1, len(scene.store.log) + 1))
     assert len(updates) < 5
 
 
-async def test_note_without_its_update_is_looked_up(stage: _Stage) -> None:
+async def test_note_without_its_update_is_looked_up(scene: _Scene) -> None:
     """It was too large to be told; so is one that never came, a moment after the next one has."""
     other = _Someone(9)
     first, second = other.typed("cod"), other.typed(" eel")
-    stage.store.log.append(first.update)
-    stage.room.hear(Note(Kind.UPDATE, new_id(), 1, b""))
-    await eventually(lambda: stage.room.seq == 1)
+    scene.store.log.append(first.update)
+    scene.room.hear(Note(Kind.UPDATE, new_id(), 1, b""))
+    await eventually(lambda: scene.room.seq == 1)
     third = other.typed("!")
-    stage.store.log += [second.update, third.update]
-    stage.room.hear(Note(Kind.UPDATE, new_id(), 3, third.update))
-    await eventually(lambda: stage.room.seq == 3)
-    assert len(stage.one.told) == 3
+    scene.store.log += [second.update, third.update]
+    scene.room.hear(Note(Kind.UPDATE, new_id(), 3, third.update))
+    await eventually(lambda: scene.room.seq == 3)
+    await eventually(lambda: len(scene.one.told) == 3)
