@@ -1,13 +1,14 @@
 """The web page with a document open when something breaks off: nothing that was typed is lost, and it says why."""
 
 import pytest
-from playwright.async_api import Browser, WebSocketRoute, expect
+from playwright.async_api import Browser, Route, WebSocketRoute, expect
 
 from tests.e2e.conftest import Running
+from tests.support.api_client import make_token
 from tests.support.browser import Visitor, visitor
 from tests.support.document_page import Enter, here_at, is_stored, status_of, text_of
 from tests.support.eventually import eventually
-from tests.support.system import Client
+from tests.support.system import SECRET, Client
 from tests.support.tcp_proxy import Mode, TcpProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -162,3 +163,92 @@ async def test_what_was_typed_into_a_dead_connection_arrives(
         await expect(text_of(visit)).to_have_text("Before. The middle. Typed in vain?")
         await expect(status_of(visit)).to_have_text("Live")
         await is_stored(someone, document, "Before. The middle. Typed in vain?")
+
+
+async def _type_offline(ada: Visitor, text: str) -> None:
+    await ada.context.set_offline(True)
+    await expect(status_of(ada)).to_contain_text("Offline.")
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(text)
+
+
+async def _let_token_end(ada: Visitor) -> None:
+    """The token that the page has now is refused from here on, and no other is given unasked."""
+    ended = "Bearer " + await ada.page.evaluate("localStorage.getItem('throughline.token')")
+
+    async def answer(route: Route) -> None:
+        if await route.request.header_value("authorization") != ended:
+            await route.fallback()
+        else:
+            error = {"code": "unauthorized", "message": "The token has expired."}
+            await route.fulfill(status=401, json={"error": error})
+
+    await ada.page.route("**/v1/**", answer)
+    await ada.page.route("**/development/token", lambda route: route.fulfill(status=404))
+
+
+async def _sign_in(ada: Visitor, someone: Client, user: str) -> None:
+    # Not the second's token that has ended.
+    token = make_token(SECRET, (someone.workspace_id, "member"), user=user, name=user, again=True)
+    field = ada.page.get_by_label("Your token")
+    await field.fill(token)
+    await field.press("Enter")
+
+
+async def test_what_was_typed_offline_outlives_the_token(enter: Enter, someone: Client) -> None:
+    """Whoever signs in again as the same person goes on with it; nobody sends it as somebody else."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    await _let_token_end(ada)
+    await _type_offline(ada, " Said offline.")
+    await ada.context.set_offline(False)
+    await expect(ada.page.get_by_text("What you have written is kept here")).to_be_visible()
+
+    ada.expect_dialogs()
+    await _sign_in(ada, someone, "mallory")
+    await eventually(lambda: ada.dialogs)
+    assert "is not sent yet" in ada.dialogs[0]
+    await expect(ada.page.get_by_label("Your token")).to_be_visible()
+    await _sign_in(ada, someone, "ada lovelace")
+
+    await expect(status_of(ada)).to_have_text("Live")
+    await expect(text_of(ada)).to_have_text("The middle. Said offline.")
+    await is_stored(someone, document, "The middle. Said offline.")
+    await ada.say("hello again")
+    await expect(ada.answer()).to_contain_text("Echo from agent: hello again")
+    assert len(ada.dialogs) == 1
+
+
+async def test_who_signs_out_with_unsent_text_is_asked_first(enter: Enter, someone: Client) -> None:
+    """And stays as they were if they would rather stay."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    await _type_offline(ada, " Said offline.")
+
+    ada.expect_dialogs()
+    await ada.page.get_by_role("button", name="Sign out").click()
+    await eventually(lambda: ada.dialogs)
+    assert "is not sent yet" in ada.dialogs[0]
+    assert await ada.page.evaluate("localStorage.getItem('throughline.token')")
+    await expect(text_of(ada)).to_have_text("The middle. Said offline.")
+    await ada.context.set_offline(False)
+
+    await expect(status_of(ada)).to_have_text("Live")
+    await is_stored(someone, document, "The middle. Said offline.")
+
+
+async def test_restored_document_takes_what_was_not_sent(enter: Enter, someone: Client) -> None:
+    """Deleted by another while somebody wrote offline: once it is restored, it has both texts."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    await _type_offline(ada, " Said offline.")
+    assert (await someone.http.delete(f"/v1/documents/{document}")).status_code == 204
+    await ada.context.set_offline(False)
+    await expect(status_of(ada)).to_contain_text("This document was deleted.")
+
+    await ada.page.get_by_role("button", name="Restore").click()
+
+    await expect(status_of(ada)).to_have_text("Live")
+    await expect(text_of(ada)).to_have_text("The middle. Said offline.")
+    await is_stored(someone, document, "The middle. Said offline.")

@@ -23,6 +23,11 @@ export function repeatBy(readAll: () => void): void {
   repeats.push(readAll);
 }
 
+export function readAgain(): void {
+  notice.value = "";
+  repeats.forEach((repeat) => repeat());
+}
+
 /** Does what somebody asked for; false when it was refused, which `notice` then says. */
 export async function told(work: () => Promise<unknown>): Promise<boolean> {
   try {

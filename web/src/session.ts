@@ -1,6 +1,7 @@
 // Who is asking: a token, kept in this browser only. It never stands in a URL that is sent anywhere.
 
 import { computed, signal } from "@preact/signals";
+import { isOwedBy, mayLose } from "./unsent";
 
 const TOKEN = "throughline.token";
 const WORKSPACE = "throughline.workspace";
@@ -24,6 +25,11 @@ export const workspace = computed(() => {
 
 /** A viewer changes nothing; the server sees to that, the page only does not offer it. */
 export const isViewer = computed(() => workspaces.value.find(({ id }) => id === workspace.value)?.role === "viewer");
+
+/** Who is asking in which workspace; empty: nobody. What was written as one is sent as no other. */
+export const whoAndWhere = computed(() => idOf(claimsOf(token.value ?? "")?.sub, workspace.value));
+
+const idOf = (who: string | undefined, where: string | undefined) => (who && where ? JSON.stringify([who, where]) : "");
 
 /** As others see whoever is here. */
 export const myName = computed(() => {
@@ -51,10 +57,25 @@ export function keepToken(text: string): boolean {
   return kept;
 }
 
+/**
+ * Signs in where the page may know something of somebody. Who has text here that is not sent goes on with it; for
+ * anybody else the page is loaded again, since whatever it knows it knows from another token. False: this is no token.
+ */
+export function signIn(text: string): boolean {
+  const given = text.trim();
+  if (!isToken(given)) return false;
+  const { sub } = claimsOf(given) ?? {};
+  if (isOwedBy((owner) => readWorkspaces(given).some(({ id }) => idOf(sub, id) === owner))) return keepToken(given);
+  if (mayLose("Sign in with another token") && saveToken(given)) location.reload();
+  return true;
+}
+
+const isToken = (text: string) => /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text);
+
 /** For the page as it will be once it is loaded again; as it is now it asks nothing with this token. */
 export function saveToken(text: string): boolean {
   const given = text.trim();
-  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(given)) return false;
+  if (!isToken(given)) return false;
   localStorage.setItem(TOKEN, given);
   sessionStorage.removeItem(SIGNED_OUT);
   return true;
@@ -79,6 +100,7 @@ const SIGNED_OUT = "throughline.signed-out";
 
 /** Leaves nothing running of whoever was signed in. */
 export function leave(): void {
+  if (!mayLose("Sign out")) return;
   sessionStorage.setItem(SIGNED_OUT, "yes");
   signOut();
   location.reload();

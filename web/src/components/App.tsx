@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { go } from "../address";
 import { running, start, stop } from "../chat";
 import { documentId, pane, startDocuments } from "../documents";
+import { readAgain } from "../requests";
 import { token } from "../session";
 import { Chat } from "./Chat";
 import { DocumentPane } from "./DocumentPane";
@@ -18,12 +19,19 @@ export function App() {
   return token.value ? <SignedIn /> : <SignIn />;
 }
 
+let isStarted = false;
+
 function SignedIn() {
   const drawer = useSignal(false);
   const shortcuts = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    start();
-    startDocuments();
+    // Who signs in again finds the page as it was.
+    if (isStarted) readAgain();
+    else {
+      isStarted = true;
+      start();
+      startDocuments();
+    }
     phone.addEventListener("change", () => (drawer.value = false));
     const press = (event: KeyboardEvent) => onKey(event, drawer, shortcuts.current);
     addEventListener("keydown", press);

@@ -106,7 +106,7 @@ function DocumentStatus({ id, room, onAgain }: { id: string; room: Room | undefi
   const link = room?.link.value ?? "connecting";
   const isOver = ["deleted", "forbidden", "refused", "full"].includes(link);
   const restoreIt = async () => {
-    if (await restore(id)) onAgain();
+    if (await restore(id)) room?.reopen();
   };
   return (
     <div class={link === "connecting" || link === "live" ? "status" : "status trouble"} role="status">

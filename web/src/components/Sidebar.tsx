@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { address } from "../address";
 import { chooseWorkspace, leave, workspace, workspaces } from "../session";
 import { isDark, toggleTheme } from "../theme";
+import { mayLose } from "../unsent";
 import { IconButton } from "./Icon";
 import { Conversations, Documents } from "./Shelf";
 import { Switch } from "./Switch";
@@ -63,7 +64,12 @@ function firstShelf() {
 function Workspaces() {
   if (workspaces.value.length < 2) return null;
   const choose = (event: Event) => {
-    chooseWorkspace((event.currentTarget as HTMLSelectElement).value);
+    const field = event.currentTarget as HTMLSelectElement;
+    if (!mayLose("Go to another workspace")) {
+      field.value = workspace.value ?? "";
+      return;
+    }
+    chooseWorkspace(field.value);
     // Nothing that is shown belongs to the other workspace.
     location.href = location.pathname;
   };

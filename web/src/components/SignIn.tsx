@@ -1,14 +1,13 @@
 import { useSignal } from "@preact/signals";
-import { askForDevelopmentToken, hasLeft, refusal, saveToken } from "../session";
+import { askForDevelopmentToken, hasLeft, refusal, signIn } from "../session";
+import { isSomethingOwed } from "../unsent";
 
 export function SignIn() {
   const wrong = useSignal(false);
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
     const given = new FormData(event.currentTarget as HTMLFormElement).get("token");
-    wrong.value = !saveToken(`${given}`);
-    // Whatever the page knew, it knew from another token.
-    if (!wrong.value) location.reload();
+    wrong.value = !signIn(`${given}`);
   };
   const askAgain = async () => {
     if (await askForDevelopmentToken()) location.reload();
@@ -38,6 +37,7 @@ export function SignIn() {
           {wrong.value
             ? "This is no token: it has three parts, with dots between them."
             : refusal.value || "It stays in this browser."}
+          {isSomethingOwed() && " What you have written is kept here, and sent once you have signed in again."}
         </p>
       </form>
     </main>

@@ -3,10 +3,11 @@
 import { effect, signal, untracked } from "@preact/signals";
 import { readAuthMessage } from "y-protocols/auth";
 import { WebsocketProvider } from "y-websocket";
-import type * as Y from "yjs";
+import * as Y from "yjs";
 import { ApiError, mintTicket } from "../api";
 import { online } from "../requests";
-import { isViewer } from "../session";
+import { isViewer, whoAndWhere } from "../session";
+import { follow, forget } from "../unsent";
 
 const AGAIN_MS = 3000;
 /** So long y-websocket may take a dead connection for a living one. */
@@ -20,12 +21,22 @@ export type Link = "connecting" | "live" | "lost" | "deleted" | "forbidden" | "r
 /** 1009 is said by whoever takes no message of such a size at all. */
 const ENDS: Record<number, Link> = { 1009: "full", 4403: "forbidden", 4404: "deleted", 4413: "full" };
 
+/** Of documents that owe something, or are open: whoever comes back to one goes on with the same text. */
+const held = new Map<string, Connection>();
+
+export function connect(id: string): Connection {
+  const known = held.get(id);
+  known?.comeBack();
+  return known ?? new Connection(id);
+}
+
 const isLasting = (link: Link) => link === "connecting" || link === "live" || link === "lost";
 
 /** Whether y-websocket is to try again by itself: not where the same would be said again. */
 const shouldReconnect = ({ code }: CloseEvent) => !(code in ENDS || (code >= 4400 && code < 4500));
 
 export class Connection {
+  readonly doc = new Y.Doc();
   readonly link = signal<Link>("connecting");
   /** Whether what is shown is the document: before it has come, an empty text says nothing. */
   readonly hasText = signal(false);
@@ -35,26 +46,37 @@ export class Connection {
   private expired = 0;
   private changedAt = 0;
   /** Whether something may have been written that the server does not have. */
-  private isOwing = false;
+  private hasUnsent = false;
+  /** Who has got the text, and may have changed it: nothing of that is sent in anybody else's name. */
+  owner = "";
   private isLeft = false;
   private isClosed = false;
   private readonly unfollow: () => void;
 
-  constructor(
-    private readonly id: string,
-    private readonly doc: Y.Doc,
-  ) {
+  constructor(private readonly id: string) {
+    held.set(id, this);
+    follow(this);
     const server = `${location.origin.replace(/^http/, "ws")}/v1/documents`;
     // Without its BroadcastChannel: what another tab shows is what the server has committed.
     const options = { connect: false, disableBc: true, shouldReconnect };
-    this.provider = new WebsocketProvider(server, `${id}/sync`, doc, options);
+    this.provider = new WebsocketProvider(server, `${id}/sync`, this.doc, options);
     this.listen();
-    addEventListener("beforeunload", this.warn);
     // The browser knows of a lost network long before a connection does.
     this.unfollow = effect(() => {
-      if (online.value) void untracked(() => this.open());
+      const who = whoAndWhere.value;
+      const isMine = who !== "" && (this.owner === "" || this.owner === who);
+      if (online.value && isMine) untracked(() => this.canGoOn && void this.open());
       else if (isLasting(this.link.peek())) this.end("lost");
     });
+  }
+
+  get isOwing(): boolean {
+    return this.hasUnsent && this.canGoOn;
+  }
+
+  /** What was deleted may be restored. */
+  private get canGoOn(): boolean {
+    return isLasting(this.link.peek()) || this.link.peek() === "deleted";
   }
 
   get awareness() {
@@ -65,7 +87,19 @@ export class Connection {
   leave(): void {
     this.isLeft = true;
     this.awareness.setLocalState(null);
-    if (!this.isOwing || !isLasting(this.link.peek())) this.close();
+    if (!this.isOwing) this.close();
+  }
+
+  comeBack(): void {
+    this.isLeft = false;
+    this.awareness.setLocalState({});
+    if (this.link.peek() === "deleted") this.reopen();
+  }
+
+  /** After the document was restored: what was written here is merged with what the server has. */
+  reopen(): void {
+    this.link.value = "connecting";
+    void this.open();
   }
 
   private listen(): void {
@@ -77,7 +111,7 @@ export class Connection {
     });
     provider.on("connection-close", () => {
       if (isLasting(this.link.peek())) this.link.value = "lost";
-      if (Date.now() - this.changedAt < SILENCE_MS) this.isOwing = true;
+      if (Date.now() - this.changedAt < SILENCE_MS) this.hasUnsent = true;
     });
     provider.on("closed", ({ code }: { code: number }) => this.closed(code));
     provider.messageHandlers[AUTH_MESSAGE] = (_encoder, decoder) =>
@@ -85,7 +119,7 @@ export class Connection {
     this.doc.on("update", (_update: Uint8Array, origin: unknown) => {
       if (origin === provider) return;
       this.changedAt = Date.now();
-      if (this.link.peek() !== "live") this.isOwing = true;
+      if (this.link.peek() !== "live") this.hasUnsent = true;
     });
   }
 
@@ -99,6 +133,8 @@ export class Connection {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (this.isClosed) return;
+      // The page asks who it is.
+      if (error.status === 401) return this.end("lost");
       if (!error.isPassing) return this.end(error.status === 404 ? "deleted" : "forbidden");
       this.link.value = "lost";
       this.openIn(AGAIN_MS);
@@ -112,7 +148,8 @@ export class Connection {
 
   private synced(): void {
     this.expired = 0;
-    this.isOwing = false;
+    this.hasUnsent = false;
+    this.owner = whoAndWhere.peek();
     this.hasText.value = true;
     this.link.value = "live";
     if (this.isLeft) this.close();
@@ -127,19 +164,16 @@ export class Connection {
   private end(how: Link): void {
     this.provider.disconnect();
     this.link.value = how;
-    if (this.isLeft && !isLasting(how)) this.close();
+    if (this.isLeft && !this.canGoOn) this.close();
   }
 
-  private close(): void {
+  close(): void {
     this.isClosed = true;
     clearTimeout(this.again);
     this.unfollow();
-    removeEventListener("beforeunload", this.warn);
+    forget(this);
+    if (held.get(this.id) === this) held.delete(this.id);
     this.provider.destroy();
     this.doc.destroy();
   }
-
-  private readonly warn = (event: BeforeUnloadEvent) => {
-    if (this.isOwing && isLasting(this.link.peek())) event.preventDefault();
-  };
 }

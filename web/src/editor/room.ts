@@ -2,9 +2,8 @@
 // once a document is opened.
 
 import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
-import * as Y from "yjs";
 import { myName } from "../session";
-import { Connection, type Link } from "./connection";
+import { connect, type Link } from "./connection";
 import { indexOf } from "./cursors";
 import { edit } from "./editor";
 import { type Peer, peersIn, showMyself } from "./presence";
@@ -16,19 +15,21 @@ export interface Room {
   text: () => string;
   /** Goes to where somebody is. */
   goTo: (client: number) => void;
+  /** Goes on after the document was restored. */
+  reopen: () => void;
   leave: () => void;
 }
 
 export function enter(id: string, place: HTMLElement): Room {
-  const doc = new Y.Doc();
-  const text = doc.getText("content");
-  const connection = new Connection(id, doc);
+  const connection = connect(id);
+  const text = connection.doc.getText("content");
   const { link, awareness, readOnly, hasText } = connection;
   const editor = edit(text, awareness, place, () => link.peek() === "live");
   const isKept = computed(() => link.value === "live" || link.value === "lost");
   const unfollow = effect(() => editor.setWritable(hasText.value && isKept.value && !readOnly.value));
   const peers = signal<Peer[]>([]);
-  awareness.on("change", () => (peers.value = peersIn(awareness)));
+  const look = () => (peers.value = peersIn(awareness));
+  awareness.on("change", look);
   showMyself(awareness, myName.peek());
   const goTo = (client: number) => {
     const index = indexOf(text, awareness.getStates().get(client)?.["cursor"]?.head);
@@ -36,8 +37,9 @@ export function enter(id: string, place: HTMLElement): Room {
   };
   const leave = () => {
     unfollow();
+    awareness.off("change", look);
     editor.destroy();
     connection.leave();
   };
-  return { link, peers, readOnly, text: () => text.toString(), goTo, leave };
+  return { link, peers, readOnly, text: () => text.toString(), goTo, reopen: () => connection.reopen(), leave };
 }
