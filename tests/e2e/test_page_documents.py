@@ -55,6 +55,7 @@ async def test_new_document_is_open_and_asks_for_its_name(visit: Visitor, someon
     await expect(_listed(visit)).to_have_text(["Herring prices"])
     [document] = (await someone.http.get("/v1/documents")).json()["data"]
     assert document["name"] == "Herring prices"
+    await expect(visit.page.get_by_role("textbox", name="Document")).to_be_focused()
     assert visit.page.url == f"{visit.url}/#/?document={document['id']}"
 
 
@@ -174,11 +175,63 @@ async def test_editor_is_loaded_with_the_first_document(visit: Visitor, someone:
 
 
 async def test_address_of_no_document_shows_none(visit: Visitor) -> None:
-    """The page says that there is nothing, and goes on without it."""
+    """The page says that there is nothing, also where one would bring it back, and goes on without it."""
     await visit.page.goto(f"{visit.url}/#/?document={new_id()}")
 
-    await expect(visit.page.get_by_role("status").first).to_contain_text("nothing here by that name")
+    await expect(_pane(visit).get_by_role("status")).to_contain_text("There is no such document here")
+    await visit.page.get_by_role("button", name="Restore").click()
+    await expect(visit.page.get_by_role("status").first).to_contain_text("There is nothing to restore")
     await expect(_pane(visit)).to_have_count(0)
+
+
+async def test_link_to_a_deleted_document_offers_to_restore_it(visit: Visitor, someone: Client) -> None:
+    """Also after a reload, when the page knows nothing of it."""
+    document = await someone.document("Doomed", "Every word of it.")
+    assert (await someone.http.delete(f"/v1/documents/{document}")).status_code == 204
+    await visit.page.goto(f"{visit.url}/#/?document={document}")
+    await visit.page.reload()
+
+    await expect(_pane(visit).get_by_role("status")).to_contain_text("or it was deleted")
+    await visit.page.get_by_role("button", name="Restore").click()
+
+    await expect(_name(visit)).to_have_text("Doomed")
+    await expect(visit.page.get_by_role("textbox", name="Document")).to_have_text("Every word of it.")
+
+
+async def test_address_that_names_no_document_is_cleaned(visit: Visitor) -> None:
+    """And the page says why nothing is open."""
+    await expect(visit.page.get_by_role("button", name="Sign out")).to_be_visible()
+    await visit.page.goto(f"{visit.url}/#/?document=garbage")
+
+    await expect(visit.page.get_by_role("status").first).to_contain_text("There is no such document.")
+    await expect(_pane(visit)).to_have_count(0)
+    assert "garbage" not in visit.page.url
+
+
+async def test_link_leads_into_the_document(visit: Visitor, someone: Client) -> None:
+    """Who comes for a document can read on and write at once, and finds it among the others."""
+    document = await someone.document("A paper", "Every word of it.")
+    await visit.page.goto(f"{visit.url}/#/?document={document}")
+    await visit.page.reload()
+
+    await expect(visit.page.get_by_role("textbox", name="Document")).to_be_focused()
+    await expect(_listed(visit)).to_have_text(["A paper"])
+
+
+async def test_document_is_not_deleted_offline(visit: Visitor, someone: Client) -> None:
+    """The page says so at once, and nothing happens later."""
+    document = await someone.document("Kept", "Every word of it.")
+    await visit.page.goto(f"{visit.url}/#/?document={document}")
+    await expect(_name(visit)).to_have_text("Kept")
+    await visit.context.set_offline(True)
+    await expect(visit.page.get_by_role("status").first).to_have_text("You are offline.")
+
+    await visit.page.get_by_role("button", name="Delete document").click()
+
+    await expect(visit.page.get_by_role("status").first).to_contain_text("nothing was done", timeout=1000)
+    await visit.context.set_offline(False)
+    await expect(_pane(visit).get_by_role("status")).to_have_text("Live")
+    assert (await someone.http.get(f"/v1/documents/{document}")).status_code == 200
 
 
 async def test_mentioned_document_is_in_the_message(visit: Visitor, someone: Client) -> None:
@@ -242,6 +295,7 @@ async def test_phone_shows_one_of_the_two(browser: Browser, running: Running, so
         await page.get_by_role("button", name="Documents", exact=True).click()
         await page.get_by_role("link", name="A paper").click()
         await expect(text).to_have_text("Every word of it.")
+        await expect(page.get_by_role("list", name="Who is here").get_by_role("listitem")).to_have_count(0)
         await expect(message).to_be_hidden()
         assert await page.evaluate("document.documentElement.scrollWidth") == _PHONE["width"]
 

@@ -21,6 +21,12 @@ export function go(change: Partial<Address>): void {
   location.hash = linkTo(change);
 }
 
+/** Whether it names a document by what can be the name of none. */
+export function isGarbled(): boolean {
+  const query = location.hash.split("?", 2)[1];
+  return !!new URLSearchParams(query).get("document") && !address().document;
+}
+
 /** A UUID with or without its dashes. Anything else is none. */
 function uuid(text: string): string {
   const digits = /^[0-9a-f-]+$/i.test(text) ? text.replaceAll("-", "").toLowerCase() : "";

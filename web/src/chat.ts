@@ -335,7 +335,11 @@ export function start(): void {
   };
   addEventListener("hashchange", () => (opened = openFromAddress()));
   addEventListener("online", catchUp);
-  addEventListener("offline", () => (online.value = false));
+  addEventListener("offline", () => {
+    // What was said before is overtaken by this.
+    notice.value = "";
+    online.value = false;
+  });
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && catchUp());
   void conversations.load();
   opened = Promise.all([loadOffers(), openFromAddress()]);

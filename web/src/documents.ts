@@ -1,11 +1,13 @@
 // The workspace's documents and which of them is open. What a document says is its room's: see room.ts.
 
 import { batch, signal } from "@preact/signals";
-import { address, go } from "./address";
+import { address, go, isGarbled, linkTo } from "./address";
 import * as api from "./api";
+import { ApiError } from "./api";
 import { draft, running } from "./chat";
 import { listing } from "./listing";
-import { read, repeatBy, told, undoable, unreachable } from "./requests";
+import { notice, online, repeatBy, read, told, undoable } from "./requests";
+import { isViewer } from "./session";
 import type { Document } from "./types";
 
 export const documents = listing<Document>(api.listDocuments);
@@ -22,6 +24,10 @@ export const unnamed = signal("");
 let conversationId = "";
 
 async function openFromAddress(): Promise<void> {
+  if (isGarbled()) {
+    history.replaceState(null, "", linkTo({}));
+    notice.value = "There is no such document.";
+  }
   const { conversation, document: id } = address();
   if (conversation !== conversationId) pane.value = "conversation";
   conversationId = conversation;
@@ -37,14 +43,21 @@ async function openFromAddress(): Promise<void> {
 async function readOpen(): Promise<void> {
   const id = documentId.value;
   if (!id) return;
-  const done = await read(async () => {
-    const found = await api.getDocument(id);
-    if (documentId.value === id) openDocument.value = found;
+  await read(async () => {
+    try {
+      const found = await api.getDocument(id);
+      if (documentId.value === id) openDocument.value = found;
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      // Its room says so, keeps what it says, and offers to restore it to who may.
+      if (documentId.value !== id || openDocument.value || !isViewer.value) return;
+      notice.value = error.message;
+      go({ document: "" });
+    }
   });
-  // One that was open is left to its room, which keeps what it says.
-  if (done || unreachable.value || documentId.value !== id || openDocument.value) return;
-  go({ document: "" });
 }
+
+const isMissing = (error: unknown): error is ApiError => error instanceof ApiError && error.status === 404;
 
 function catchUp(): void {
   void readOpen();
@@ -80,9 +93,16 @@ export const remove = ({ id, name }: Document) =>
 /** True once the document is there again. */
 export const restore = (id: string) =>
   changing(async () => {
-    await api.restoreDocument(id);
+    try {
+      await api.restoreDocument(id);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      if (documentId.value === id && !openDocument.value) go({ document: "" });
+      throw new ApiError(error.status, error.code, "There is nothing to restore: no document has had this address.");
+    }
     undoable.value = null;
     go({ document: id });
+    void readOpen();
     return id;
   });
 
@@ -100,6 +120,8 @@ const channel = new BroadcastChannel("throughline.documents");
 /** Does what somebody asked for with a document, whose id is answered; all lists follow. */
 async function changing(work: () => Promise<string>): Promise<boolean> {
   return told(async () => {
+    // It is not tried until there is a network: it would be done when nobody looks any more.
+    if (!online.peek()) throw new ApiError(0, "offline", "You are offline: nothing was done. Try again once you are back.");
     const id = await work();
     channel.postMessage(id);
     await documents.load();

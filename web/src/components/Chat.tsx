@@ -71,7 +71,7 @@ function Welcome() {
 /** One line that is always there, so that nothing moves when there is something to say. */
 function StatusLine() {
   const trouble = !online.value
-    ? "You are offline. The answer goes on without you."
+    ? notice.value || (running.value ? "You are offline. The answer goes on without you." : "You are offline.")
     : unreachable.value || !connected.value
       ? "The connection is lost. Trying again…"
       : notice.value;

@@ -1,6 +1,6 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { go } from "../address";
+import { address, go } from "../address";
 import { mention, openDocument, remove, rename, restore, unnamed } from "../documents";
 import type { Link } from "../editor/connection";
 import type { Room } from "../editor/room";
@@ -13,6 +13,9 @@ import { Rename } from "./Rename";
 
 const AGAIN_MS = 3000;
 
+/** Whether the page was opened for a document that has not come yet. */
+let isLinked = address().document !== "";
+
 /** The open document, beside the conversation. */
 export function DocumentPane({ id, drawer }: { id: string; drawer: Signal<boolean> }) {
   const room = useSignal<Room | undefined>(undefined);
@@ -20,7 +23,17 @@ export function DocumentPane({ id, drawer }: { id: string; drawer: Signal<boolea
   const entered = useSignal(0);
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => enterRoom(id, place.current!, room), [id, entered.value]);
+  const hasText = room.value?.hasText.value ?? false;
+  // Who comes by a link comes for the document; not who has begun with something else meanwhile.
+  useEffect(() => {
+    if (!hasText || !isLinked || !matchMedia("(pointer: fine)").matches) return;
+    isLinked = false;
+    const composer = document.querySelector<HTMLTextAreaElement>("#message");
+    const isElsewhere = document.activeElement !== composer && document.activeElement !== document.body;
+    if (!isElsewhere && !composer?.value) room.peek()?.focus();
+  }, [hasText]);
   const shown = openDocument.value;
+  const isMissing = !shown && room.value?.link.value === "deleted";
   return (
     <section class="document" aria-label="Document" inert={drawer.value}>
       <header class="header">
@@ -31,7 +44,7 @@ export function DocumentPane({ id, drawer }: { id: string; drawer: Signal<boolea
           onClick={() => (drawer.value = true)}
           class="quiet phone-only"
         />
-        {shown ? <Named shown={shown} room={room.value} /> : <h2 class="title faint">Loading…</h2>}
+        {shown ? <Named shown={shown} room={room.value} /> : <h2 class="title faint">{isMissing ? "No document" : "Loading…"}</h2>}
         <IconButton icon="close" label="Close the document" onClick={() => go({ document: "" })} />
       </header>
       <div key={entered.value} ref={place} class="paper" />
@@ -64,8 +77,11 @@ function enterRoom(id: string, place: HTMLElement, room: Signal<Room | undefined
 function Named({ shown, room }: { shown: Document; room: Room | undefined }) {
   const renaming = useSignal(unnamed.peek() === shown.id);
   const end = () => {
+    const isNew = unnamed.peek() === shown.id;
     unnamed.value = "";
     renaming.value = false;
+    // With its name it has begun: what comes next is its text.
+    if (isNew) setTimeout(() => room?.focus());
   };
   const save = (name: string) => name !== shown.name && void rename(shown.id, name);
   if (renaming.value) return <Rename label="Name" name={shown.name} required onSave={save} onEnd={end} />;
@@ -111,10 +127,10 @@ function DocumentStatus({ id, room, onAgain }: { id: string; room: Room | undefi
   return (
     <div class={link === "connecting" || link === "live" ? "status" : "status trouble"} role="status">
       <span class={`link ${link}`}>
-        {SAID[link]}
+        {link === "deleted" && !room?.hasText.value ? "There is no such document here, or it was deleted." : SAID[link]}
         {link === "live" && room?.readOnly.value && ", to read only"}
       </span>
-      {isOver && room && <CopyButton text={room.text()} />}
+      {isOver && room?.hasText.value && <CopyButton text={room.text()} />}
       {link === "deleted" && !isViewer.value && (
         <button type="button" class="quiet" onClick={() => void restoreIt()}>
           Restore

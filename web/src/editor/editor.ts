@@ -29,6 +29,7 @@ const WORDS = {
 export interface Editor {
   /** Before its text has come, and for who may only read, nothing can be typed; all can be read and copied. */
   setWritable: (now: boolean) => void;
+  focus: () => void;
   /** Scrolls to a place. */
   show: (index: number) => void;
   destroy: () => void;
@@ -62,6 +63,7 @@ export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isL
   return {
     setWritable: (now) => view.dispatch({ effects: writable.reconfigure(locked(!now)) }),
     show: (index) => view.dispatch({ effects: EditorView.scrollIntoView(index, { y: "center" }) }),
+    focus: () => view.focus(),
     destroy: () => view.destroy(),
   };
 }

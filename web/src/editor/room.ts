@@ -17,6 +17,8 @@ export interface Room {
   goTo: (client: number) => void;
   /** Goes on after the document was restored. */
   reopen: () => void;
+  hasText: ReadonlySignal<boolean>;
+  focus: () => void;
   leave: () => void;
 }
 
@@ -41,5 +43,5 @@ export function enter(id: string, place: HTMLElement): Room {
     editor.destroy();
     connection.leave();
   };
-  return { link, peers, readOnly, text: () => text.toString(), goTo, reopen: () => connection.reopen(), leave };
+  return { link, peers, readOnly, text: () => text.toString(), goTo, reopen: () => connection.reopen(), hasText, focus: () => editor.focus(), leave };
 }
