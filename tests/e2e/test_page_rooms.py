@@ -10,6 +10,14 @@ from tests.support.document_page import Enter, here_at, is_stored, text_of
 from tests.support.eventually import eventually
 from tests.support.system import Client
 
+_MEASURE_TASKS = """() => {
+    let longest = 0;
+    const note = (entries) => entries.forEach(({ duration }) => (longest = Math.max(longest, duration)));
+    const observer = new PerformanceObserver((list) => note(list.getEntries()));
+    observer.observe({ type: "longtask" });
+    window.longestTask = () => (note(observer.takeRecords()), longest);
+}"""
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -157,3 +165,33 @@ async def test_search_finds_lines_that_are_not_drawn(enter: Enter, someone: Clie
     await expect(text_of(ada)).to_be_focused()
     await ada.page.keyboard.type("cod")
     await is_stored(someone, document, "A line.\n" * 2000 + "The cod.\n")
+
+
+async def test_paragraph_that_nobody_would_read_is_typed_into_at_once(enter: Enter, someone: Client) -> None:
+    """Thousands of lines with a link each and no blank one: markdown is not read there, as keys come first."""
+    document = await someone.document(
+        "A paper", "A line with [a link](https://example.org/of/some/length) in it.\n" * 13_000
+    )
+    ada = await enter(document)
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+Home")
+    await ada.page.evaluate(_MEASURE_TASKS)
+    for letter in "herring":
+        await ada.page.keyboard.press(letter)
+
+    await expect(text_of(ada)).to_contain_text("herringA line")
+    longest = await ada.page.evaluate("longestTask()")
+    assert longest < 400, longest
+
+
+async def test_paragraph_that_grows_too_long_loses_its_colours(enter: Enter, someone: Client) -> None:
+    """Others are coloured as markdown is."""
+    document = await someone.document("A paper", "A **strong** word.\n" + "A line.\n" * 3_990)
+    ada = await enter(document)
+    strong = text_of(ada).locator(".cm-line").first.locator("span")
+    await expect(strong.first).to_be_visible()
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+Home")
+    await ada.page.keyboard.insert_text("A long one. " * 20)
+
+    await expect(strong).to_have_count(0)

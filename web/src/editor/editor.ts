@@ -1,7 +1,6 @@
 // CodeMirror on the shared text of a room.
 
 import { defaultKeymap, indentWithTab } from "@codemirror/commands";
-import { markdown, markdownLanguage } from "@codemirror/lang-markdown";
 import { search, searchKeymap } from "@codemirror/search";
 import { Compartment, EditorState, type Extension } from "@codemirror/state";
 import { EditorView, keymap, placeholder } from "@codemirror/view";
@@ -10,6 +9,7 @@ import type { Awareness } from "y-protocols/awareness";
 import type * as Y from "yjs";
 import { arrivals } from "./arrivals";
 import { cursors } from "./cursors";
+import { prose } from "./prose";
 import { theme } from "./theme";
 
 /** What CodeMirror turns off, since most that it shows is code. */
@@ -47,7 +47,7 @@ export function edit(text: Y.Text, awareness: Awareness, place: HTMLElement, isL
       EditorView.clipboardInputFilter.of((pasted) => pasted.replace(/\r\n?/g, "\n")),
       EditorView.lineWrapping,
       EditorView.contentAttributes.of({ "aria-label": "Document", ...AS_PROSE }),
-      markdown({ base: markdownLanguage, completeHTMLTags: false }),
+      prose(text.toString()),
       // The browser's own search finds only the lines that are drawn.
       search({ top: true }),
       EditorState.phrases.of(WORDS),
