@@ -209,9 +209,9 @@ async def test_token_of_a_link_is_taken_by_a_page_that_is_open(
         visit.expect_dialogs()
         page.on("request", lambda request: asked.append(request.url))
         await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-        async with page.expect_event("load"):
-            await page.evaluate(f"location.hash = 'token={theirs}'")
-        assert page.url == f"{running.api.url}/"
+        await page.evaluate(f"location.hash = 'token={theirs}'")
+        await expect(page).to_have_url(f"{running.api.url}/")
+        await eventually(lambda: visit.dialogs)
         kept = await page.evaluate("localStorage.getItem('throughline.token')")
     assert kept == _token(someone), "the question was answered with no"
     assert visit.dialogs == ["Sign in as mallory instead of alice?"]
