@@ -159,8 +159,33 @@ class AbortableProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+_BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
 class AbortableSocket(WebSocketsSansIOProtocol):
-    """A WebSocket that can be broken off: who does not read would never see its end."""
+    """A WebSocket that can be broken off: who does not read would never see its end.
+
+    It also ends what uvicorn leaves open for ever: a request that its library cannot read, and who sends pings without
+    reading the answers.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(_BAD_HANDSHAKE)
+            self.transport.close()
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        if self.handshake_initiated:
+            super().shutdown()
+        else:
+            self.transport.abort()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

@@ -84,15 +84,24 @@ create table document_clients (
 create unique index document_clients_of_server on document_clients (workspace_id, document_id, actor_id, run_id)
     nulls not distinct where taken_by_server;
 
--- The text, for lists and searches: of `seq`, which may be some seconds old while people type. A tsvector holds a
--- megabyte at most, so words beyond the first 200,000 characters are not found. No index over `words`: row level
+-- A tsvector holds a megabyte at most, so words beyond the first 200,000 characters are not found; of a text whose words
+-- take more than others do, those beyond the first 40,000.
+create function document_words(p_content text) returns tsvector language plpgsql immutable as $$
+begin
+    return to_tsvector('pg_catalog.simple', left(p_content, 200000));
+exception when program_limit_exceeded then
+    return to_tsvector('pg_catalog.simple', left(p_content, 40000));
+end
+$$;
+
+-- The text, for lists and searches: of `seq`, which may be some seconds old while people type. No index over `words`: row level
 -- security lets no operator see a row before the policy has, so a search looks at each text of its workspace.
 create table document_texts (
     workspace_id uuid not null,
     document_id uuid not null,
     seq bigint not null,
     content text not null,
-    words tsvector not null generated always as (to_tsvector('simple', left(content, 200000))) stored,
+    words tsvector not null generated always as (document_words(content)) stored,
     primary key (workspace_id, document_id),
     foreign key (workspace_id, document_id) references documents (workspace_id, id) on delete cascade
 );

@@ -13,6 +13,7 @@ from common.documents.channel import Kind, Note
 _KEEP_ALIVE_S = 10.0
 _TELL_EVERY_S = 0.03
 _BEGINNING = 2
+_PRESENT_PER_NOTE = 32
 _VISIT_S = 10.0
 """How long an agent is shown after its last call."""
 
@@ -56,7 +57,7 @@ class Lobby:
         """What another process says of it, or asks. Raises Malformed."""
         match note.kind:
             case Kind.QUERY:
-                self._publish(Kind.AWARENESS, write_present(self._presence.local))
+                self._publish_presence(self._presence.local)
             case Kind.AWARENESS:
                 self._cast_presence(self._presence.hear(note.sender, read_present(note.payload), self._now()))
             case Kind.VISIT:
@@ -106,8 +107,12 @@ class Lobby:
         self._told_at = self._now()
         news = list(self._untold.values())
         self._untold.clear()
-        self._publish(Kind.AWARENESS, write_present(news))
+        self._publish_presence(news)
         self._cast_presence(news)
+
+    def _publish_presence(self, present: list[Present]) -> None:
+        for start in range(0, len(present), _PRESENT_PER_NOTE):
+            self._publish(Kind.AWARENESS, write_present(present[start : start + _PRESENT_PER_NOTE]))
 
     def _cast_presence(self, news: list[Present]) -> None:
         if news:

@@ -9,8 +9,8 @@ from api.collaboration.outbox import Outbox
 _MAX_ASKED = 3
 """How often in a row a member is asked for what its updates need, and has nothing new to say."""
 
-_QUESTIONS = 20.0
-_QUESTIONS_PER_S = 2.0
+_QUESTIONS = 5.0
+_QUESTIONS_PER_S = 1.0
 
 
 class Member:

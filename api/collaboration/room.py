@@ -5,6 +5,7 @@ clients that reconnect say what the server lacks. So on any doubt it ends, and t
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from api.collaboration import messages
+from api.collaboration.budgets import Budgets
 from api.collaboration.fan_out import FanOut
 from api.collaboration.inbox import Inbox, InboxClosed
 from api.collaboration.lobby import Lobby
@@ -25,9 +27,9 @@ from api.collaboration.storage import NO_DOCUMENT, Gone, Storage
 from common.documents.channel import Kind, Note
 from common.documents.kinds import KINDS
 from common.documents.lib0 import Malformed
-from common.documents.live import Broken, Full, Incomplete, LiveDocument, Taken
+from common.documents.live import Broken, Full, Incomplete, LiveDocument, Taken, wide_characters
 from common.documents.replica import merge
-from common.documents.update_scan import Scan
+from common.documents.update_scan import Scan, scan_update, split_deletions
 from common.store.database import DATABASE_DOWN
 from common.store.document_log import Actor, Update
 
@@ -101,6 +103,8 @@ class Room:
         self._on_end = on_end
         self._inbox: Inbox[Item] = Inbox()
         self._missed = False
+        self._is_doubtful = False
+        self._budgets = Budgets()
         self._gap_timer: asyncio.TimerHandle | None = None
         self._pending: list[_Pending] = []
         self._clients: set[int] = set()
@@ -201,7 +205,8 @@ class Room:
     async def _load(self) -> None:
         stored = await self.storage.load()
         self.kind = KINDS[stored.kind]
-        self._document = LiveDocument(self.kind, stored.parts)
+        wide = await asyncio.to_thread(wide_characters, self.kind, stored.parts)
+        self._document = LiveDocument(self.kind, stored.parts, wide)
         self._sequence.jump(stored.head_seq)
         self._text_seq = stored.text_seq
 
@@ -224,13 +229,22 @@ class Room:
             case Asked(member, state):
                 await self._commit_pending()
                 self._answer(member, state)
+                await asyncio.sleep(0)  # The answer may be a whole document.
             case Rested(answer):
                 await self._commit_pending()
                 answer.set_result((self.seq, self._document.text))
 
     async def _take(self, member: Member, update: bytes, scan: Scan) -> None:
-        if member.outbox.is_closing:
-            return
+        pieces = split_deletions(update, scan)
+        for piece in pieces:
+            if len(pieces) > 1:
+                await asyncio.sleep(0)
+                scan = scan_update(piece, self.kind)
+            if not member.outbox.is_closing:
+                await self._take_piece(member, piece, scan)
+
+    async def _take_piece(self, member: Member, update: bytes, scan: Scan) -> None:
+        began = time.perf_counter()
         try:
             taken = self._document.take(update, scan)
         except Incomplete:
@@ -248,6 +262,8 @@ class Room:
         else:
             if taken is not None:
                 member.has_told_news()
+                if not self._budgets.spend(member.principal.user, time.perf_counter() - began):
+                    member.outbox.close(Close.MALFORMED, "your edits take too long")
                 self._pending.append(_Pending(member, taken))
 
     def _answer(self, member: Member, state: bytes) -> None:
@@ -291,8 +307,12 @@ class Room:
 
     def _follow(self) -> None:
         """Takes in what others have committed, as far as it is complete."""
-        for update in self._sequence.take():
-            self._take_in(update)
+        try:
+            for update in self._sequence.take():
+                self._take_in(update)
+        except Broken as error:
+            _log.warning("log_broke_document", document_id=str(self.document_id), error=str(error))
+            self._is_doubtful = True
         if not self._sequence.has_gap:
             self._settle_gap()
         elif self._gap_timer is None:
@@ -304,11 +324,13 @@ class Room:
             self.lobby.cast(messages.tell_change(taken.data))
 
     async def _catch_up_if_missed(self) -> None:
-        if not self._missed:
+        if not self._missed and not self._is_doubtful:
             return
-        self._missed = False
-        self._settle_gap()
-        updates = await self.storage.load_after(self.seq)
+        updates = None
+        if not self._is_doubtful:
+            self._missed = False
+            self._settle_gap()
+            updates = await self.storage.load_after(self.seq)
         if updates is None:
             await self._start_over()
         else:
@@ -318,6 +340,8 @@ class Room:
 
     async def _start_over(self) -> None:
         """Reads the document again, and tells everybody what of it was not here."""
+        self._missed = self._is_doubtful = False
+        self._settle_gap()
         before = self._document
         state = before.known_state
         await self._load()

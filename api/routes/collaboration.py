@@ -30,6 +30,7 @@ from common.store.document_log import EMPTY
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 
+_MAX_STATE_BYTES = 64 * 1024
 _TOKEN_S = 10.0
 _CLOSING_S = 6.0
 _LARGE_BYTES = 32 * 1024
@@ -121,6 +122,8 @@ async def _do(room: Room, member: Member, data: bytes | str) -> None:
         case Changes() as changes:
             await _change(room, member, changes)
         case AskChanges(state):
+            if len(state) > _MAX_STATE_BYTES:
+                raise Malformed("a state vector is too large")
             await room.submit(Asked(member, state), len(state))
         case TellPresence(entries):
             room.lobby.announce(member, entries)
@@ -174,11 +177,12 @@ def _is_allowed_origin(socket: Socket) -> bool:
     if origin is None:
         return True
     settings: Settings = socket.app.state.settings
-    return (
-        "*" in settings.cors_origins
-        or origin in settings.cors_origins
-        or (urlsplit(origin).netloc == socket.headers.get("host"))
-    )
+    if "*" in settings.cors_origins or origin in settings.cors_origins:
+        return True
+    try:
+        return urlsplit(origin).netloc == socket.headers.get("host")
+    except ValueError:
+        return False
 
 
 def _read_id(text: str) -> UUID:

@@ -42,6 +42,10 @@ Words = Annotated[
 ]
 
 
+Deleted = Annotated[
+    bool, QueryParameter(description="Those that were deleted, and can be restored, instead of those that are there.")
+]
+
 _TELL_S = 1.0
 
 
@@ -71,14 +75,15 @@ async def list_documents(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
     q: Words = None,
+    deleted: Deleted = False,
 ) -> Page[Document]:
     """Lists documents, newest first. What is being typed is found after some seconds."""
     if q is not None and "\x00" in q:
         raise invalid("q: text may not contain U+0000")
-    cursors = ListCursor("documents", principal.workspace_id, q)
+    cursors = ListCursor("documents", principal.workspace_id, q, deleted)
     before = cursors.read(cursor, NewestFirst)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
-        found = await select_documents(connection, words=q or None, before=before, limit=limit + 1)
+        found = await select_documents(connection, words=q or None, before=before, limit=limit + 1, deleted=deleted)
     return cursors.page(found, limit, lambda document: (document.created_at, document.id))
 
 

@@ -44,7 +44,7 @@ def document_channel(document_id: UUID) -> str:
 
 async def publish(redis: Redis, document_id: UUID, note: Note) -> None:
     """Tells all who have the document open. Raises one of REDIS_DOWN."""
-    payload = b"" if len(note.payload) > _LARGEST_UPDATE else note.payload
+    payload = b"" if note.kind is Kind.UPDATE and len(note.payload) > _LARGEST_UPDATE else note.payload
     await redis.publish(document_channel(document_id), _HEAD.pack(note.kind, note.sender.bytes, note.seq) + payload)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
+import structlog
+
 from common.documents.edits import Splice, append
 from common.documents.kinds import KINDS, MARKDOWN, Kind
 from common.documents.replica import Replica, merged
@@ -29,6 +31,8 @@ from common.store.document_log import (
 from common.store.documents import insert_document, lock_document
 
 _CLIENT_BITS = 32
+
+_log = structlog.get_logger(__name__)
 
 Edit = Callable[[str], list[Splice]]
 """Of a text: what to change in it. May raise, and then nothing is changed."""
@@ -100,7 +104,12 @@ async def _edit(
     assert seq is not None, "its row is locked"
     await upsert_text(connection, document_id, seq, text)
     if stored.has_long_tail:  # Where nobody has the document open, nobody else would make one.
-        await upsert_snapshot(connection, document_id, seq, merged(kind, [*stored.parts, update]))
+        try:
+            snapshot = merged(kind, [*stored.parts, update])
+        except AssertionError:
+            _log.exception("snapshot_not_made", document_id=str(document_id))  # The edit is none the worse for it.
+        else:
+            await upsert_snapshot(connection, document_id, seq, snapshot)
     return Edited(seq, update, text, client)
 
 

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import NamedTuple
 
-_LARGEST_DIFF = 250_000
+_LARGEST_DIFF = 60_000
 """Pairs of lines that are compared at most: beyond, what lies between the common ends is replaced as a whole."""
 
 

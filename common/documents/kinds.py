@@ -7,10 +7,8 @@ from typing import NamedTuple
 class Content(IntEnum):
     """What an item of an update is, as Yjs numbers it (`src/structs/Item.js`, `contentRefs`)."""
 
-    GC = 0
     DELETED = 1
     STRING = 4
-    FORMAT = 6
     SKIP = 10
 
 

@@ -45,17 +45,24 @@ _HAS_WIDE = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
 """A character of two units, in UTF-8; or bytes that only look like one."""
 
 
+def wide_characters(kind: Kind, parts: Sequence[bytes]) -> WideCharacters:
+    """Those of a document that is to be opened. For a long one full of them it takes seconds: call it in a thread."""
+    wide = WideCharacters()
+    for part in parts:
+        if _HAS_WIDE.search(part):  # Seldom: reading all updates in Python would take longer than opening.
+            for client, clocks in scan_update(part, kind, is_ours=True).wide.items():
+                wide.note(client, clocks)
+    return wide
+
+
 class LiveDocument:
     """What `parts` make together, and what it takes in afterwards."""
 
-    def __init__(self, kind: Kind, parts: Sequence[bytes]) -> None:
+    def __init__(self, kind: Kind, parts: Sequence[bytes], wide: WideCharacters) -> None:
         self._kind = kind
         self._replica = Replica(kind, parts)
         self._clocks = read_state(self._replica.state)
-        self._wide = WideCharacters()
-        for part in parts:
-            if _HAS_WIDE.search(part):  # Seldom: reading all updates in Python would take longer than opening.
-                self._note_wide(scan_update(part, kind))
+        self._wide = wide
         self._stored_bytes = sum(map(len, parts))
         self._text_bytes = len(self._replica.text.encode())
 
@@ -87,8 +94,8 @@ class LiveDocument:
         """
         if claimed.is_empty:
             return None
-        self._check_characters(claimed)
         self._check_complete(claimed)
+        self._check_characters(claimed)
         self._check_size(len(update), claimed.inserted)
         taken = self._apply(update, claimed)
         brought = {} if taken is None else taken.scan.spans
@@ -99,14 +106,21 @@ class LiveDocument:
         return self._note(taken)
 
     def follow(self, update: bytes) -> Taken | None:
-        """Takes in what the log has, which comes in the log's order; None when nothing of it is new. Raises Broken."""
-        return self._note(self._apply(update, None))
+        """Takes in what the log has, which comes in the log's order; None when nothing of it is new. Raises Broken,
+        also where some of it is here already: somebody has told two processes the same, or not the same.
+        """
+        claimed = scan_update(update, self._kind, is_ours=True)
+        if any(span.first < self._clocks.get(client, 0) for client, span in claimed.spans.items()):
+            raise Broken("the log has what is here already")
+        return self._note(self._apply(update, claimed))
 
     def close(self) -> None:
         """Frees the document."""
         self._replica.close()
 
     def _check_complete(self, claimed: Scan) -> None:
+        if claimed.has_gap:
+            raise Incomplete
         for client, span in claimed.spans.items():
             if span.first > self._clocks.get(client, 0):
                 raise Incomplete
@@ -134,12 +148,12 @@ class LiveDocument:
         if self._text_bytes + _LARGEST_UNIT * inserted > MAX_DOCUMENT_BYTES:
             raise Full(f"a document has at most {MAX_DOCUMENT_BYTES} bytes")
 
-    def _apply(self, update: bytes, claimed: Scan | None) -> Taken | None:
+    def _apply(self, update: bytes, claimed: Scan) -> Taken | None:
         try:
             data = self._replica.apply(update)
             if not data:
                 return None
-            scan = claimed if claimed is not None and data == update else scan_update(data, self._kind)
+            scan = claimed if data == update else scan_update(data, self._kind, is_ours=True)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # A panic of the library is no Exception.
@@ -150,11 +164,8 @@ class LiveDocument:
         if taken is not None:
             for client, span in taken.scan.spans.items():
                 self._clocks[client] = span.end
-            self._note_wide(taken.scan)
+            for client, clocks in taken.scan.wide.items():
+                self._wide.note(client, clocks)
             self._stored_bytes += len(taken.data)
             self._text_bytes += _LARGEST_UNIT * taken.scan.inserted
         return taken
-
-    def _note_wide(self, scan: Scan) -> None:
-        for client, clocks in scan.wide.items():
-            self._wide.note(client, clocks)

@@ -43,9 +43,16 @@ async def lock_document(connection: Connection, document_id: UUID) -> Document |
 
 
 async def select_documents(
-    connection: Connection, *, words: str | None, before: tuple[datetime, UUID] | None, limit: int
+    connection: Connection,
+    *,
+    words: str | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+    deleted: bool = False,
 ) -> list[Document]:
-    """Newest first; those whose name or text has all of `words`, the last of each may go on."""
+    """Newest first; those whose name or text has all of `words`, the last of each may go on. Either those that are
+    there, or those that were deleted.
+    """
     rows = await connection.fetch(
         f"""
         with wanted as (
@@ -55,7 +62,8 @@ async def select_documents(
         select {_LIST_COLUMNS} from documents d
         left join document_texts t on t.document_id = d.id
         cross join wanted
-        where d.deleted_at is null and ($2::timestamptz is null or (d.created_at, d.id) < ($2, $3))
+        where d.deleted_at is {"not null" if deleted else "null"}
+          and ($2::timestamptz is null or (d.created_at, d.id) < ($2, $3))
           and ($1 is null or (to_tsvector('simple', d.name) || coalesce(t.words, '')) @@ wanted.query)
         order by d.created_at desc, d.id desc limit $4
         """,

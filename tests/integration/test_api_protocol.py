@@ -317,6 +317,15 @@ async def test_socket_that_cannot_be_opened_is_refused(
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
+async def test_upgrade_that_is_no_handshake_is_answered(api: LiveApi) -> None:
+    """A request of another method, and one with a line that the socket's library does not take."""
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    for request in (LIVE.replace(b"GET", b"POST") + upgrade, LIVE + upgrade + b"X-Long: " + b"a" * 10_000 + b"\r\n"):
+        async with wire(api) as client:
+            await client.say(request + b"\r\n")
+            assert (await client.hear_all()).startswith(b"HTTP/1.1 4")
+
+
 async def test_browser_may_read_when_to_try_again(settings: Settings) -> None:
     """Pages of a listed origin see Retry-After; a preflight that is refused allows nothing."""
     async with live_api(msgspec.structs.replace(settings, cors_origins=("https://app.example",))) as api:

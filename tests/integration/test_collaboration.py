@@ -13,6 +13,7 @@ import pytest
 
 from api.collaboration import lobby, messages, rooms
 from common.config import Settings
+from common.documents import lib0
 from common.documents.announcements import announce_edit
 from common.documents.compaction import compact
 from common.documents.editing import Edited, edit_document
@@ -340,3 +341,75 @@ async def test_nothing_is_seen_before_it_is_committed(
 
 async def _somebody_waits(owner: asyncpg.Connection) -> bool:
     return bool(await owner.fetchval("select exists (select from pg_locks where not granted)"))
+
+
+async def test_text_with_too_many_words_is_kept_all_the_same(
+    api: LiveApi, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of words holds a megabyte: over HTTP and in a room, and those beside it are found."""
+    monkeypatch.setattr(rooms, "_KEEP_UP_S", 0.2)
+    text = "".join(chr(0x4E00 + number % 20_000) + "-" * (number % 3 == 0) for number in range(150_000))
+    document, other = await _document(client, text), await _document(client)
+    async with peer(api.url, document, **_as(client)) as opened, peer(api.url, other, **_as(client)) as beside:
+        await asyncio.gather(opened.synced.wait(), beside.synced.wait())
+        opened.type("turbot ", at=0)
+        beside.type("brill")
+
+        async def found() -> bool:
+            answers = [await client.get("/v1/documents", params={"q": word}) for word in ("turbot", "brill")]
+            return all(answer.json()["data"] for answer in answers)
+
+        await eventually(found)
+    assert (await client.patch(f"/v1/documents/{document}", json={"content": text})).status_code == 200
+
+
+async def test_deleted_documents_are_listed_when_asked_for(client: httpx.AsyncClient) -> None:
+    """So that what an agent or somebody else has deleted can be found, and restored."""
+    kept, deleted = await _document(client), await _document(client)
+    await client.delete(f"/v1/documents/{deleted}")
+    [gone] = (await client.get("/v1/documents", params={"deleted": True})).json()["data"]
+    [there] = (await client.get("/v1/documents")).json()["data"]
+    assert (gone["id"], there["id"]) == (deleted, kept)
+    assert gone["deletedAt"] is not None
+
+
+async def test_same_client_id_with_two_texts_ends_in_one(
+    api: LiveApi, other_api: LiveApi, client: httpx.AsyncClient
+) -> None:
+    """Said at two processes at once: what was committed first counts, at both, and for whoever comes."""
+    document = await _document(client, "cod")
+    async with peer(api.url, document, **_as(client)) as one, peer(other_api.url, document, **_as(client)) as two:
+        await asyncio.gather(one.shows("cod"), two.shows("cod"))
+        forged = [b"\1\1\7\0\4\1" + lib0.text("content") + lib0.text(text) + b"\0" for text in ("aaaa", "bb")]
+        await asyncio.gather(
+            *(each.send(messages.tell_change(update)) for each, update in zip((one, two), forged, strict=True))
+        )
+
+        async def agree() -> bool:
+            texts = {await _committed(client, document)}
+            for at in (api, other_api):
+                async with peer(at.url, document, **_as(client)) as late:
+                    await late.synced.wait()
+                    texts.add(late.text)
+            return len(texts) == 1 and texts != {"cod"}
+
+        await eventually(agree)
+
+
+async def test_question_with_a_huge_state_is_refused(api: LiveApi, client: httpx.AsyncClient) -> None:
+    """And so is whoever asks for everything again and again."""
+    document = await _document(client, "cod")
+    for questions in ([bytes(70_000)], [b"\0"] * 20):
+        async with peer(api.url, document, **_as(client)) as someone:
+            await someone.shows("cod")
+            for question in questions:
+                await someone.send(messages.ask_changes(question))
+            assert await someone.closed() == 4400
+
+
+async def test_origin_that_cannot_be_read_is_refused(api: LiveApi, client: httpx.AsyncClient) -> None:
+    """As any other that is not ours."""
+    document = await _document(client)
+    headers = {"authorization": client.headers["authorization"], "origin": "http://["}
+    async with peer(api.url, document, additional_headers=headers) as someone:
+        assert await someone.closed() == 4403

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Doc, Text
 
-from common.documents import lib0
+from common.documents import lib0, update_scan
 from common.documents.kinds import MARKDOWN
 from common.documents.lib0 import Malformed
-from common.documents.live import Broken, Full, Incomplete, LiveDocument
+from common.documents.live import Broken, Full, Incomplete, LiveDocument, wide_characters
 from common.documents.replica import Replica, merged
-from common.documents.update_scan import Scan, Span, read_state, scan_update
+from common.documents.update_scan import Span, read_state, scan_update, split_deletions
 from common.model.documents import MAX_DOCUMENT_BYTES
 
 
@@ -27,6 +27,10 @@ class _Writer:
         self._subscription = self.doc.observe(lambda event: self.updates.append(event.update))
 
 
+def _open(parts: list[bytes]) -> LiveDocument:
+    return LiveDocument(MARKDOWN, parts, wide_characters(MARKDOWN, parts))
+
+
 def _take(live: LiveDocument, update: bytes) -> Any:
     return live.take(update, scan_update(update, MARKDOWN))
 
@@ -35,7 +39,7 @@ def test_what_is_new_is_taken_once() -> None:
     """The second time there is nothing new in it."""
     writer = _Writer(7)
     writer.text.insert(0, "cod 😀")
-    live = LiveDocument(MARKDOWN, [])
+    live = _open([])
     taken = _take(live, writer.updates[0])
     assert (taken.data, taken.scan.inserted, taken.scan.removed) == (writer.updates[0], 6, 0)
     assert _take(live, writer.updates[0]) is None
@@ -47,7 +51,7 @@ def test_part_that_is_new_is_told_alone() -> None:
     """Of an update that is known in part."""
     writer = _Writer(7)
     writer.text.insert(0, "cod")
-    live = LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    live = _open([writer.doc.get_update()])
     writer.text.insert(3, " eel")
     taken = _take(live, writer.doc.get_update())
     assert (taken.scan.spans, taken.scan.inserted) == ({7: Span(3, 7)}, 4)
@@ -69,7 +73,7 @@ def test_update_that_needs_what_is_not_here_is_left_alone(missing: str) -> None:
         case _:
             del second.text[0:2]
             update = second.updates[-1]
-    live = LiveDocument(MARKDOWN, [])
+    live = _open([])
     with pytest.raises(Incomplete):
         _take(live, update)
     assert (live.text, live.state) == ("", b"\0")
@@ -85,7 +89,7 @@ def test_items_that_wait_for_each_other_break_it() -> None:
         b"\1" + lib0.uint(client) + b"\0" + b"\x84" + lib0.uint(other) + b"\0" + lib0.text("a")
         for client, other in crossed
     )
-    live = LiveDocument(MARKDOWN, [])
+    live = _open([])
     with pytest.raises(Broken):
         _take(live, update + b"\0")
     assert live.known_state == b"\0"
@@ -96,7 +100,7 @@ def test_document_has_a_limit() -> None:
     writer = _Writer(7)
     half = "x" * (MAX_DOCUMENT_BYTES // 2)
     writer.text.insert(0, half)
-    live = LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    live = _open([writer.doc.get_update()])
     piece = "y" * (MAX_DOCUMENT_BYTES // 8)
     for _ in range(4):
         writer.text.insert(0, piece)
@@ -123,7 +127,7 @@ def test_any_order_of_arrival_ends_in_the_same_text(data: st.DataObject) -> None
         if data.draw(st.booleans()):
             other = data.draw(st.sampled_from(writers))
             other.doc.apply_update(writer.updates[-1])
-    live, waiting = LiveDocument(MARKDOWN, []), list(data.draw(st.permutations(updates)))
+    live, waiting = _open([]), list(data.draw(st.permutations(updates)))
     log: list[bytes] = []
     while waiting:
         early = []
@@ -141,7 +145,7 @@ def test_any_order_of_arrival_ends_in_the_same_text(data: st.DataObject) -> None
     for update in updates:
         whole.apply_update(update)
     assert live.text == str(whole_text)
-    replayed = LiveDocument(MARKDOWN, [])
+    replayed = _open([])
     for update in log:
         replayed.follow(update)
     assert replayed.text == Replica(MARKDOWN, [merged(MARKDOWN, log)]).text == live.text
@@ -157,7 +161,9 @@ def test_scan_says_what_an_update_needs() -> None:
         second.text.insert(1, "x")
         del second.text[3:4]
     cuts = [(7, 1), (7, 1), (7, 2), (7, 3)]
-    assert scan_update(second.updates[-1], MARKDOWN) == Scan({8: Span(0, 1)}, {7: 3}, cuts, {}, 1, 1)
+    scan = scan_update(second.updates[-1], MARKDOWN)
+    assert (scan.spans, scan.needs, scan.cuts) == ({8: Span(0, 1)}, {7: 3}, cuts)
+    assert (scan.inserted, scan.removed, scan.ranges, scan.wide, scan.has_gap) == (1, 1, 1, {}, False)
 
 
 _CUTS = {
@@ -178,9 +184,9 @@ _CUTS = {
 def test_character_is_not_cut_in_two(update: bytes) -> None:
     """Yjs would make two U+FFFD of it, and the library here something else: the copies would differ for good."""
     first = b"\1\1\7\0\4\1" + lib0.text("content") + lib0.text("a😀b") + b"\0"
-    taken = LiveDocument(MARKDOWN, [])
+    taken = _open([])
     _take(taken, first)
-    loaded = LiveDocument(MARKDOWN, [b"\0\0", first])
+    loaded = _open([b"\0\0", first])
     for live in (taken, loaded):
         with pytest.raises(Malformed):
             _take(live, update)
@@ -194,7 +200,7 @@ def test_wide_characters_are_known_by_their_clocks() -> None:
     writer = _Writer(7)
     for text in ("😀", "a", "b😀😀"):
         writer.text.insert(len(str(writer.text).encode()), text)
-    one_by_one, at_once = LiveDocument(MARKDOWN, []), LiveDocument(MARKDOWN, [writer.doc.get_update()])
+    one_by_one, at_once = _open([]), _open([writer.doc.get_update()])
     for update in writer.updates:
         _take(one_by_one, update)
     for live in (one_by_one, at_once):
@@ -231,3 +237,47 @@ def test_snapshot_of_many_keystrokes_is_small() -> None:
             each.updates.clear()
     assert len(parts) > 8_000
     assert len(merged(MARKDOWN, parts)) < 15 * len(parts)
+
+
+def test_update_with_something_left_out_is_left_alone() -> None:
+    """The library would take in what lies behind the gap, and editors would not."""
+    gap = b"\1\3\7\0" + b"\4\1" + lib0.text("content") + lib0.text("x") + b"\x0a\5" + b"\4\1"
+    live = _open([])
+    with pytest.raises(Incomplete):
+        _take(live, gap + lib0.text("content") + lib0.text("y") + b"\0")
+    assert live.text == ""
+
+
+def test_log_that_has_what_is_here_already_is_not_trusted() -> None:
+    """Somebody has said the same at two places, or with one client id two different things."""
+    here, there = _Writer(7), _Writer(7)
+    here.text.insert(0, "aaaa")
+    there.text.insert(0, "bb")
+    live = _open([])
+    _take(live, here.updates[0])
+    for told in (there.updates[0], here.updates[0]):
+        with pytest.raises(Broken):
+            live.follow(told)
+    assert live.text == "aaaa"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 3)), max_size=200), st.integers(1, 40))
+def test_deletions_in_pieces_are_the_same(deletions: list[tuple[int, int]], at_once: int) -> None:
+    """However small the pieces are."""
+    writer = _Writer(7)
+    writer.text.insert(0, "word " * 600)
+    before = writer.doc.get_update()
+    for at, length in deletions:
+        size = len(str(writer.text))
+        if at < size:
+            del writer.text[at : min(at + length, size)]
+    writer.text.insert(0, "new")
+    update = writer.doc.get_update()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update_scan, "_RANGES_AT_ONCE", at_once)
+        pieces = split_deletions(update, scan_update(update, MARKDOWN))
+        assert all(scan_update(piece, MARKDOWN).ranges <= at_once for piece in pieces)
+    live = _open([before])
+    for piece in pieces:
+        _take(live, piece)
+    assert live.text == str(writer.text)
