@@ -118,8 +118,8 @@ async def test_agent_edits_the_paragraph_in_which_somebody_types(studio: Studio,
         Reply(text="done"),
     )
     # Within what the agent replaces nobody types: what it looks for would not be there.
+    await there.begin_typing(38, "?" * 100, pause_ms=4)  # first, or its place would move
     await here.begin_typing(4, "very " * 60, pause_ms=4)
-    await there.begin_typing(38, "?" * 100, pause_ms=4)
     run = await alice.here.start("go", **_MODEL)
     await alice.here.state_is(run, "completed")
     assert (await here.report()).typing, "the agent came too late to meet somebody who types"

@@ -143,7 +143,7 @@ REFERENCES = [
     _updates("clock that leaves a hole", update(ME, 5, [string_item("a")]), code=None),
     _items("left neighbour that nobody has", string_item("a", left=(NOBODY, 3)), code=None),
     _items("right neighbour that nobody has", string_item("a", right=(NOBODY, 3)), code=None),
-    _items("left neighbour of one's own future", string_item("a", left=(ME, 7)), code=None),
+    _items("left neighbour of one's own future", string_item("a", left=(ME, 7))),
     _items("itself as left neighbour", string_item("a", left=(ME, 0))),
     _items("itself as right neighbour", string_item("a", right=(ME, 0))),
     _items("two that wait for each other", string_item("a", left=(ME, 1)), string_item("b", left=(ME, 0))),
@@ -154,7 +154,7 @@ REFERENCES = [
         + (uint(1) + uint(NOBODY) + uint(0) + string_item("b", left=(ME, 0)))
         + b"\x00",
     ),
-    _items("text behind a hole", bytes([10]) + uint(5), string_item("a")),
+    _items("text behind a hole", bytes([10]) + uint(5), string_item("a"), code=None),
     _updates("deletion of what nobody has", b"\x00" + delete_set(NOBODY, (0, 1000)), code=None),
 ]
 
