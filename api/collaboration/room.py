@@ -19,6 +19,7 @@ from api.collaboration import messages
 from api.collaboration.budgets import Budgets
 from api.collaboration.fan_out import FanOut
 from api.collaboration.inbox import Inbox, InboxClosed
+from api.collaboration.items import Asked, Changed, Item, Joined, Missed, Rested, Told
 from api.collaboration.lobby import Lobby
 from api.collaboration.member import Member
 from api.collaboration.outbox import Close
@@ -38,48 +39,6 @@ _GAP_S = 0.25
 """Processes may publish in another order than they have committed in: what is missing is often on its way."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Joined(NamedTuple):
-    """Somebody has come."""
-
-    member: Member
-
-
-class Asked(NamedTuple):
-    """A member asks for what it lacks."""
-
-    member: Member
-    state: bytes
-
-
-class Changed(NamedTuple):
-    """A member has changed something, or repeats what may be known."""
-
-    member: Member
-    update: bytes
-    scan: Scan
-    answers: bool
-
-
-class Told(NamedTuple):
-    """Another process has committed an update; empty where it was too large to be told."""
-
-    seq: int
-    update: bytes
-
-
-class Missed(NamedTuple):
-    """Something may have been missed: Postgres knows."""
-
-
-class Rested(NamedTuple):
-    """Somebody wants to know what is committed: the number of the log, and the text there."""
-
-    answer: "asyncio.Future[tuple[int, str]]"
-
-
-Item = Joined | Asked | Changed | Told | Missed | Rested
 
 
 class _Pending(NamedTuple):

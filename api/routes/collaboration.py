@@ -13,10 +13,11 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 
 from api.auth import Principal, principal_of, read_principal
+from api.collaboration.items import Asked, Changed
 from api.collaboration.member import Member
 from api.collaboration.messages import AskChanges, AskPresence, Changes, TellPresence, read_message
 from api.collaboration.outbox import Close, Outbox
-from api.collaboration.room import Asked, Changed, Room
+from api.collaboration.room import Room
 from api.collaboration.rooms import Rooms
 from api.collaboration.storage import NO_DOCUMENT
 from api.commands.tickets import redeem_ticket

@@ -10,10 +10,11 @@ from pycrdt import Doc, Text
 
 from api.auth import Principal, WorkspaceRole
 from api.collaboration.fan_out import FanOut
+from api.collaboration.items import Asked, Changed
 from api.collaboration.member import Member
 from api.collaboration.messages import AskChanges, Changes, read_message
 from api.collaboration.outbox import Close, Outbox
-from api.collaboration.room import Asked, Changed, Room
+from api.collaboration.room import Room
 from api.collaboration.storage import Gone, Storage
 from common.documents.channel import Kind, Note
 from common.documents.kinds import MARKDOWN
