@@ -283,16 +283,15 @@ class Room:
             self.lobby.cast(messages.tell_change(taken.data))
 
     async def _catch_up_if_missed(self) -> None:
-        if not self._missed and not self._is_doubtful:
-            return
-        updates = None
-        if not self._is_doubtful:
-            self._missed = False
-            self._settle_gap()
-            updates = await self.storage.load_after(self.seq)
-        if updates is None:
-            await self._start_over()
-        else:
+        while self._missed or self._is_doubtful:
+            updates = None
+            if not self._is_doubtful:
+                self._missed = False
+                self._settle_gap()
+                updates = await self.storage.load_after(self.seq)
+            if updates is None:
+                await self._start_over()
+                return
             for seq, update in updates:
                 self._sequence.hold(seq, update)
             self._follow()
