@@ -67,7 +67,8 @@ class Lobby:
                 pass
 
     def introduce(self, member: Member) -> None:
-        """Tells a member who is there."""
+        """Tells a member who is there, and from here on who comes and goes."""
+        member.is_introduced = True
         if entries := self._presence.entries:
             member.outbox.put(messages.tell_presence(entries))
 
@@ -115,5 +116,9 @@ class Lobby:
             self._publish(Kind.AWARENESS, write_present(present[start : start + _PRESENT_PER_NOTE]))
 
     def _cast_presence(self, news: list[Present]) -> None:
-        if news:
-            self.cast(messages.tell_presence(present.entry for present in news))
+        if not news:
+            return
+        message = messages.tell_presence(present.entry for present in news)
+        for member in self.members:
+            if member.is_introduced:  # Before that a client has not been asked anything, and what it says is its own.
+                member.outbox.put(message)

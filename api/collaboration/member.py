@@ -21,6 +21,8 @@ class Member:
         self.outbox = outbox
         self.messages = 0
         """How many have come."""
+        self.is_introduced = False
+        """Whether the member was told who is there."""
         self._asked = 0
         self._is_asked = False
         self._refused = False

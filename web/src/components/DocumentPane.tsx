@@ -13,8 +13,8 @@ import { Rename } from "./Rename";
 
 const AGAIN_MS = 3000;
 
-/** Whether the page was opened for a document that has not come yet. */
-let isLinked = address().document !== "";
+/** Whether somebody has come for the text of a document, which has not come itself yet. */
+let isAwaited = address().document !== "";
 
 /** The open document, beside the conversation. */
 export function DocumentPane({ id, drawer }: { id: string; drawer: Signal<boolean> }) {
@@ -26,8 +26,8 @@ export function DocumentPane({ id, drawer }: { id: string; drawer: Signal<boolea
   const hasText = room.value?.hasText.value ?? false;
   // Who comes by a link comes for the document; not who has begun with something else meanwhile.
   useEffect(() => {
-    if (!hasText || !isLinked || !matchMedia("(pointer: fine)").matches) return;
-    isLinked = false;
+    if (!hasText || !isAwaited || !matchMedia("(pointer: fine)").matches) return;
+    isAwaited = false;
     const composer = document.querySelector<HTMLTextAreaElement>("#message");
     const isElsewhere = document.activeElement !== composer && document.activeElement !== document.body;
     if (!isElsewhere && !composer?.value) room.peek()?.focus();
@@ -81,7 +81,8 @@ function Named({ shown, room }: { shown: Document; room: Room | undefined }) {
     unnamed.value = "";
     renaming.value = false;
     // With its name it has begun: what comes next is its text.
-    if (isNew) setTimeout(() => room?.focus());
+    if (isNew && room?.hasText.peek()) setTimeout(() => room.focus());
+    else isAwaited = isNew;
   };
   const save = (name: string) => name !== shown.name && void rename(shown.id, name);
   if (renaming.value) return <Rename label="Name" name={shown.name} required onSave={save} onEnd={end} />;
