@@ -15,5 +15,7 @@ const example = await import(file).finally(() => rm(file));
 
 const token = () => (tokens.length > 1 ? tokens.shift() : tokens[0]);
 const { text } = example.openDocument?.(API, DOCUMENT, token, (code) => say("refused", { code })) ?? example;
-text.observe(() => say("changed", { text: text.toString() }));
+const show = () => say("changed", { text: text.toString() });
+text.observe(show);
+if (text.length) show(); // It may have come before anybody looked.
 process.stdin.on("data", (line) => text.insert(text.length, JSON.parse(line).type));
