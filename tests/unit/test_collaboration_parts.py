@@ -2,18 +2,24 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.collaboration import messages
+from api.auth import Principal, WorkspaceRole
+from api.collaboration import budgets, messages
 from api.collaboration.inbox import Inbox, InboxClosed
+from api.collaboration.lobby import Lobby
+from api.collaboration.member import Member
 from api.collaboration.messages import AskChanges, AskPresence, Changes, TellPresence, read_message
 from api.collaboration.outbox import Close, Outbox
 from api.collaboration.sequence import Sequence
-from common.documents.awareness import Entry
+from common.documents.awareness import Entry, Present, read_present
+from common.documents.channel import Kind, Note
 from common.documents.lib0 import Malformed
+from common.ids import new_id
 
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)))
@@ -135,3 +141,34 @@ def test_no_bytes_are_more_than_malformed(data: bytes) -> None:
     """Whatever somebody sends is a message, or refused as what it is."""
     with suppress(Malformed):
         read_message(data)
+
+
+def test_user_has_two_seconds_which_come_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each for themselves."""
+    now = 0.0
+    monkeypatch.setattr("api.collaboration.budgets.time.monotonic", lambda: now)
+    spent = budgets.Budgets()
+    assert spent.spend("alice", 1.5)
+    assert not spent.spend("alice", 1.0)
+    assert spent.spend("bob", 1.5)
+    now = 15.0
+    assert spent.spend("alice", 0.9)
+    assert not spent.spend("alice", 0.2)
+
+
+async def test_crowd_is_told_to_other_processes_in_pieces() -> None:
+    """A note that holds everybody's states could be too large to be told."""
+    notes: list[bytes] = []
+    there, here = (Lobby(lambda _, payload: notes.append(payload)) for _ in range(2))
+    crowd = [Present(Entry(client, 1, "{}"), "alice") for client in range(100)]
+    wires = [_Wire() for _ in range(7)]
+    for number, wire in enumerate(wires):
+        member = Member(Principal("alice", new_id(), WorkspaceRole.MEMBER, datetime.now(UTC)), wire.outbox)
+        there.enter(member)
+        there.announce(member, [entry for entry, _ in crowd[number * 15 : number * 15 + 15]])
+    there.hear(Note(Kind.QUERY, new_id()))
+    assert [len(read_present(note)) for note in notes] == [32, 32, 32, 4]
+    for note in notes:
+        here.hear(Note(Kind.AWARENESS, new_id(), 0, note))
+    here.hear(Note(Kind.QUERY, new_id()))
+    assert len(notes) == 4  # of others nobody tells
