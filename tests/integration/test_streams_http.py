@@ -267,6 +267,7 @@ async def test_stream_without_a_log_is_told_from_postgres(api: LiveApi, player: 
 async def test_stream_frees_everything_when_its_client_leaves(api: LiveApi, player: Player) -> None:
     """Of clients that went away remain no subscription, no task, no open stream; the run goes on undisturbed."""
     first = await open_run(api, player)
+    await first.read_until(b'"b"}\n\n')  # The hub has connected; a client that leaves earlier may leave it without.
     first.close()
     await eventually(lambda: hub_of(api).clients == 0, 1)
     tasks = len(asyncio.all_tasks())  # Those of the hub's connection among them, which it keeps.
