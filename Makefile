@@ -5,7 +5,7 @@ ARGS ?=
 PAGE := api/web/dist/.tried
 PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test chaos teeth check bench token migrate page
+.PHONY: install run test slow chaos teeth check bench token migrate page
 
 install: .venv/installed $(PAGE)
 
@@ -35,7 +35,11 @@ run: install
 # Most tests wait for processes: some of them at once use two cores well. A file's tests stay together, and files with long
 # tests come first (chaos, clients, e2e), as they stand, so that no process is left alone with them at the end.
 test: install
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+# What mostly waits: for limits of half a minute, for hundreds of runs. `make test slow` runs every test there is.
+slow: install
+	$(BIN)/python -m pytest --numprocesses 4 -m slow $(ARGS)
 
 # Every fault at full scale, one after the other, with its figures, seed and log at the end. One: make chaos ARGS="-k paused"
 chaos: install

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 
 from bench.documents import scenarios as documents
+from bench.operations import scenarios as operations
 from bench.rows import Row, Say
 from bench.scenarios import FULL, QUICK, run_streams
 
 _RESULTS = Path(__file__).with_name("results.json")
-_PARTS = ("streams", "documents")
+_PARTS = ("streams", "operations", "documents")
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ async def _run(parts: tuple[str, ...], quick: bool, say: Say) -> list[Row]:
     found = []
     if "streams" in parts:
         found.append(await run_streams(QUICK if quick else FULL, say))
+    if "operations" in parts:
+        found.append(await operations.run_operations(operations.QUICK if quick else operations.FULL, say))
     if "documents" in parts:
         found.append(await documents.run_documents(documents.QUICK if quick else documents.FULL, say))
     faults = sum(part.faults for part in found)

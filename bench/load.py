@@ -8,25 +8,22 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 import msgspec
 import uvloop
 
+from bench.requests import client_of, post_request, prepare
 from bench.spec import WARM_UP_S, LoadResult, Quantiles, Spec, Target
 from bench.stream import Stream
 
-_CONTENT = "Tell me something."
-_AT_ONCE = 8
 _CANCEL_ALL_S = 60
 
 
 async def run(spec: Spec) -> LoadResult:
     """Prepares the conversations, tells the window's begin and end on standard error, and measures."""
-    async with _client(spec.target) as client:
-        paths = await _prepare(client, spec)
+    async with client_of(spec.target) as client:
+        paths = await prepare(client, spec.target, spec.runs)
         load = _Load(spec, paths)
         if spec.one_by_one:
             result = await load.one_by_one()
@@ -77,7 +74,7 @@ class _Load:
         try:
             async with asyncio.timeout(deadline_s):
                 await asyncio.get_running_loop().create_connection(lambda: stream, "127.0.0.1", self._spec.target.port)
-                stream.send(_request(self._spec, path))
+                stream.send(post_request(self._spec.target, path, self._spec.model))
                 await stream.ended
         except (TimeoutError, OSError) as error:
             if not stream.first_event_ns:
@@ -108,29 +105,6 @@ class _Load:
         )
 
 
-@asynccontextmanager
-async def _client(target: Target) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{target.port}", headers=_headers(target), timeout=30
-    ) as client:
-        yield client
-
-
-async def _prepare(client: httpx.AsyncClient, spec: Spec) -> list[str]:
-    """The path to post to for each stream: with Throughline, to a conversation of its own."""
-    if not spec.target.token:
-        return ["/chat"] * spec.runs
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def create() -> str:
-        async with places:
-            response = await client.post("/v1/conversations", json={})
-            response.raise_for_status()
-            return f"/v1/conversations/{response.json()['id']}/messages"
-
-    return await asyncio.gather(*(create() for _ in range(spec.runs)))
-
-
 async def _cancel_all(client: httpx.AsyncClient, target: Target) -> None:
     """Leaves nothing running for the next measurement, also of streams that never heard of their run."""
     if not target.token:
@@ -145,26 +119,6 @@ async def _cancel_all(client: httpx.AsyncClient, target: Target) -> None:
 async def _runs_in(client: httpx.AsyncClient, state: str) -> list[str]:
     response = await client.get("/v1/runs", params={"state": state, "limit": 100})
     return [run["id"] for run in response.raise_for_status().json()["data"]]
-
-
-def _headers(target: Target) -> dict[str, str]:
-    if not target.token:
-        return {}
-    return {"Authorization": f"Bearer {target.token}", "X-Workspace-Id": target.workspace_id}
-
-
-def _request(spec: Spec, path: str) -> bytes:
-    choice = {"provider": "anthropic"} if spec.target.token else {}
-    body = json.dumps({"content": _CONTENT, "model": spec.model, **choice}).encode()
-    headers = {
-        "Host": "127.0.0.1",
-        "Accept": "text/event-stream",
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        **_headers(spec.target),
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 def quantiles(values: list[float]) -> Quantiles:

@@ -43,7 +43,7 @@ async def run_streams(sizes: Sizes, say: Say) -> Found:
         theirs = await stack.enter_async_context(baseline(model.url))
         bench = _Bench(sizes, say, model, ours, theirs)
         await bench.warm_up()
-        rows = [*await bench.idle(), *await bench.tokens(), *await bench.crowd(), *folds]
+        rows = [*await bench.idle(), *await bench.tokens(), *await bench.cost(), *await bench.crowd(), *folds]
         return Found(rows, bench.faults)
 
 
@@ -100,6 +100,16 @@ class _Bench:
             name = f"token, model to client, {runs} runs x 20/s"
             rows += [at_most(f"{name}, p50", p50, "ms", 1.5, base50), at_most(f"{name}, p99", p99, "ms", 5, base99)]
         return [*rows, _per_cpu_second(f"{runs} runs x 20/s", pair)]
+
+    async def cost(self) -> list[Row]:
+        """CPU of everything that serves, stores included, beside that of a process which stores nothing."""
+        runs = 100
+        name = f"{runs} runs x 20/s"
+        pair = await self._rounds(name, partial(self._load, runs=runs, rate=20, stagger_s=2))
+        ours = median(1_000 / m.tokens_per_cpu_s("worker", "api", "valkey", "postgres") for m in pair.ours)
+        theirs = median(1_000 / m.tokens_per_cpu_s("baseline") for m in pair.theirs)
+        name = f"CPU per 1,000 tokens of all processes and stores, {name}"
+        return [at_most(name, ours, "s", theirs / 4, theirs)]
 
     async def crowd(self) -> list[Row]:
         """More runs at once than one process with the SDK manages, all server processes on one CPU."""

@@ -5,10 +5,11 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
@@ -30,17 +31,22 @@ _TOKEN_LIFETIME_S = 24 * 3600
 class Server(NamedTuple):
     """A target and its processes by name: `worker`, `api`, `postgres`, `valkey`, or `baseline`.
 
-    `check` raises RuntimeError, with what it printed, when one of them has ended.
+    `check` raises RuntimeError, with what it printed, when one of them has ended. `environment` starts more of them.
     """
 
     target: Target
     processes: dict[str, psutil.Process]
     check: Callable[[], None] = lambda: None
+    redis_url: str = ""
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 @asynccontextmanager
-async def throughline(model_url: str) -> AsyncIterator[Server]:
-    """One API and one worker as the Procfile starts them, with stores that fsync what they commit."""
+async def throughline(model_url: str, workers: int = 1, **more: Any) -> AsyncIterator[Server]:
+    """One API and `workers` as the Procfile starts them, with stores that fsync what they commit.
+
+    `more` are settings. The second worker is called `worker 2`.
+    """
     async with running_servers(durable=True) as stores:
         database_url = await stores.create_database()
         settings = Settings(
@@ -53,16 +59,27 @@ async def throughline(model_url: str) -> AsyncIterator[Server]:
             worker_max_runs=1_000,
             anthropic_base_url=model_url,
             anthropic_api_key="none is needed",
+            **more,
         )
         env = environment(settings)
-        async with worker_process(env) as worker, api_process(env) as api:
+        async with AsyncExitStack() as stack:
+            running = {"api": await stack.enter_async_context(api_process(env))}
+            for number in range(1, workers + 1):
+                name = "worker" if number == 1 else f"worker {number}"
+                running[name] = await stack.enter_async_context(worker_process(env))
 
             def check() -> None:
-                api.check_running()
-                worker.check_running()
+                for process in running.values():
+                    process.check_running()
 
-            processes = {"api": psutil.Process(api.pid), "worker": psutil.Process(worker.pid)}
-            yield Server(target_of(settings, api.url), {**processes, **store_processes()}, check)
+            processes = {name: psutil.Process(process.pid) for name, process in running.items()}
+            yield Server(
+                target_of(settings, running["api"].url),
+                {**processes, **store_processes()},
+                check,
+                stores.redis_url,
+                env,
+            )
 
 
 @asynccontextmanager

@@ -11,20 +11,26 @@ _TERMINAL = (b'{"type":"done"', b'{"type":"error"', b'{"type":"cancelled"')
 
 
 class Stream(asyncio.Protocol):
-    """Reads SSE frames from a chunked HTTP response. `on_tokens(now_ns, stamps)` gets each token's send time."""
+    """Reads SSE frames from a chunked HTTP response. `on_tokens(now_ns, stamps)` gets each token's send time.
 
-    def __init__(self, on_tokens: Callable[[int, list[bytes]], None]) -> None:
-        self.ended = asyncio.get_running_loop().create_future()
+    `after` is the number of the event before the first one that is to come.
+    """
+
+    def __init__(self, on_tokens: Callable[[int, list[bytes]], None], after: int = 0) -> None:
+        loop = asyncio.get_running_loop()
+        self.begun = loop.create_future()
+        """The first bytes of the body are there, or there will be none."""
+        self.ended = loop.create_future()
         self.status = 0
         self.sent_ns = self.first_event_ns = self.first_token_ns = 0
-        self.gaps = 0
+        self.events = self.gaps = 0
         self.terminal = b""
         self._on_tokens = on_tokens
         self._transport: asyncio.Transport | None = None
         self._head = b""
         self._rest = b""
         self._frame_rest = b""
-        self._last_n = 0
+        self._last_n = after
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -39,8 +45,9 @@ class Stream(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        for future in (self.begun, self.ended):
+            if not future.done():
+                future.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
@@ -50,6 +57,8 @@ class Stream(asyncio.Protocol):
             if not blank:
                 return
             self.status = int(head[9:12])
+        if data and not self.begun.done():
+            self.begun.set_result(None)
         if self.status != 200:
             self.terminal += data
             if data:
@@ -83,6 +92,7 @@ class Stream(asyncio.Protocol):
             self.first_event_ns = now
         if start:
             self._check_id(frame[:start])
+        self.events += 1
         payload = frame[start + 6 :]
         if payload.startswith(b'{"type":"token"'):
             self.first_token_ns = self.first_token_ns or now

@@ -26,10 +26,10 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 async def database_url(servers: Servers) -> AsyncIterator[str]:
-    """A fresh migrated database, as its owner; dropped afterwards."""
-    url = await servers.create_database()
+    """A migrated database as good as new, as its owner."""
+    url = await servers.take_database()
     yield url
-    await servers.drop_database(url)
+    await servers.give_back(url)
 
 
 @pytest.fixture

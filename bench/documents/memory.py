@@ -11,13 +11,10 @@ import msgspec
 import psutil
 
 from bench.documents.spec import Holding, Site
+from bench.processes import settled_rss
 
 _ROOT = Path(__file__).parents[2]
 _HELD_S = 90
-_SETTLED_S = 1.5
-_SETTLE_S = 20.0
-_LOOK_S = 0.25
-_SAME_BYTES = 64 * 1024
 
 
 class Growth(NamedTuple):
@@ -37,13 +34,13 @@ async def measure_growth(
     """
     failures: list[str] = []
     async with fresh as (process, site), _held(Holding(site=site, paths=[warm]), failures):
-        empty = await _settled_rss(process)
+        empty = await settled_rss(process)
         async with _held(Holding(site=site, paths=paths), failures):
-            documents = await _settled_rss(process)
+            documents = await settled_rss(process)
             async with _held(Holding(site=site, paths=[shared]), failures):
-                one = await _settled_rss(process)
+                one = await settled_rss(process)
                 async with _held(Holding(site=site, paths=[shared] * len(paths)), failures):
-                    connections = await _settled_rss(process)
+                    connections = await settled_rss(process)
     share = len(paths) * 1024
     return Growth((documents - empty) / share, (connections - one) / share, failures)
 
@@ -74,15 +71,3 @@ async def _held(request: Holding, failures: list[str]) -> AsyncIterator[None]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def _settled_rss(process: psutil.Process) -> int:
-    """Its RSS once that has stayed the same for a while."""
-    last, same_s, waited_s = 0, 0.0, 0.0
-    while same_s < _SETTLED_S and waited_s < _SETTLE_S:
-        await asyncio.sleep(_LOOK_S)
-        rss = process.memory_info().rss
-        same_s = same_s + _LOOK_S if abs(rss - last) <= _SAME_BYTES else 0.0
-        last = rss if same_s == 0.0 else last
-        waited_s += _LOOK_S
-    return int(process.memory_info().rss)

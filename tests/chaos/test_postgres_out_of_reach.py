@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import msgspec
+import pytest
 
 from common.config import Settings
 from common.ids import new_id
@@ -22,6 +23,7 @@ _READINESS_S = 5.0
 """Within which `/health/ready` answers, asking each store for 4 s at most."""
 
 
+@pytest.mark.slow
 async def test_dead_connections_are_replaced(chaos: Chaos) -> None:
     """All connections to Postgres die, with and without a word: new ones are made at once; nothing is lost."""
     async with (
@@ -35,6 +37,7 @@ async def test_dead_connections_are_replaced(chaos: Chaos) -> None:
             await work.heals()
 
 
+@pytest.mark.slow
 async def test_silence_loses_nothing(chaos: Chaos) -> None:
     """Postgres is silent for 30 s, old connections and new ones: 503 in time, not ready, and no run fails."""
     async with (

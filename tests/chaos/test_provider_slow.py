@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 
 from tests.support.audit import audit_watchers
 from tests.support.chaos import Chaos
@@ -112,6 +113,7 @@ async def test_every_wait_has_its_limit(chaos: Chaos) -> None:
             await _check(chaos, system, client, list(_cases()))
 
 
+@pytest.mark.slow
 async def test_deadline_counts_running_time_alone(chaos: Chaos) -> None:
     """It ends a run whatever that is at, and counts on after a kill, but not while there is no worker."""
     limits = {"RUN_DEADLINE_S": str(DEADLINE_S), "LEASE_S": "3", "HEARTBEAT_S": "0.7", "SWEEP_S": "0.2"}

@@ -6,6 +6,8 @@ import time
 from functools import partial
 from typing import NamedTuple
 
+import pytest
+
 from tests.support.audit import audit, audit_watchers, check_whole
 from tests.support.chaos import Chaos, percentile
 from tests.support.eventually import eventually
@@ -80,6 +82,7 @@ async def test_tool_that_outlasts_the_grace_is_cut(chaos: Chaos) -> None:
         assert not problems, problems
 
 
+@pytest.mark.slow
 async def test_worker_that_is_killed_while_it_leaves_loses_nothing(chaos: Chaos) -> None:
     """What it had handed back goes on at once, what it had not after its lease."""
     async with running_system(forked=True) as system:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import pytest
 from redis.asyncio import Redis
 
 from common.eventlog.keys import events_key
@@ -34,6 +35,7 @@ BLOCKED = 70
 """A worker's exit status when its watchdog finds the event loop stuck past a lease."""
 
 
+@pytest.mark.slow
 async def test_zombies_write_nothing(chaos: Chaos) -> None:
     """Workers that wake after their leases, wherever their runs stood, cancelled or not, leave no row and no event."""
     async with running_system(forked=True) as system:

@@ -90,6 +90,7 @@ async def test_who_only_looks_on_keeps_nobody_alive(studio: Studio, alice: Pair)
     await late.has_company()
 
 
+@pytest.mark.slow
 async def test_nobody_of_a_killed_api_haunts_the_others(studio: Studio, alice: Pair) -> None:
     """Nobody says goodbye for them: they are swept, and who comes afterwards is not told of them either."""
     document = await make_document(alice.here)
@@ -107,6 +108,7 @@ async def test_nobody_of_a_killed_api_haunts_the_others(studio: Studio, alice: P
     await ghost.disconnect()
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_is_closed_and_nobody_else_notices(studio: Studio, alice: Pair) -> None:
     """Sockets that take nothing while megabytes are typed: one that reads at last is told 4508, one that never does is
     broken off; all others go on.

@@ -120,6 +120,7 @@ async def test_token_in_the_url(alice: Pair) -> None:
             assert (await raw.close_code())[0] in (4400, 4401)
 
 
+@pytest.mark.slow
 async def test_nothing_said_in_time(alice: Pair) -> None:
     """Who does not say who it is within 10 s is closed with 4408."""
     document = await make_document(alice.here)

@@ -3,6 +3,7 @@
 import asyncio
 
 import asyncpg
+import pytest
 
 from tests.support.eventually import eventually
 from tests.support.system import running_system
@@ -10,6 +11,7 @@ from tests.support.system import running_system
 MANY = 300
 
 
+@pytest.mark.slow
 async def test_worker_with_300_runs_takes_another_at_once() -> None:
     """300 runs stream in one worker; one more is picked up, streamed and finished while all of them go on."""
     async with running_system() as system:

@@ -124,6 +124,7 @@ async def test_message_that_cannot_be_sent_stays_in_its_field(
     assert len((await someone.http.get(f"/v1/conversations/{conversation}")).json()["messages"]) == 2
 
 
+@pytest.mark.slow
 async def test_page_whose_connection_falls_silent_opens_another(
     browser: Browser, running: Running, someone: Client
 ) -> None:

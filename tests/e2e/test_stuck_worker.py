@@ -1,5 +1,7 @@
 """A worker whose event loop or whose tool is stuck must not go on as if nothing had happened."""
 
+import pytest
+
 from tests.support.eventually import eventually
 from tests.support.model_script import Call, Reply
 from tests.support.system import running_system
@@ -7,6 +9,7 @@ from tests.support.system import running_system
 QUICK = {"LEASE_S": "2", "HEARTBEAT_S": "0.5", "SWEEP_S": "0.2"}
 
 
+@pytest.mark.slow
 async def test_worker_whose_loop_is_stuck_ends_itself() -> None:
     """A tool that blocks the loop past the lease costs its worker its life, so that another may take the run."""
     async with running_system() as system:
@@ -19,6 +22,7 @@ async def test_worker_whose_loop_is_stuck_ends_itself() -> None:
         assert "blocked past a lease" in stuck.output()
 
 
+@pytest.mark.slow
 async def test_worker_leaves_without_the_thread_of_a_tool() -> None:
     """SIGTERM while a tool sits in a thread: after the drain the run is handed back, and the process ends at once."""
     async with running_system() as system:

@@ -242,6 +242,7 @@ async def test_request_that_does_not_come_whole_holds_no_connection(api: LiveApi
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.slow
 async def test_idle_connection_is_kept(api: LiveApi) -> None:
     """The client is the one who closes it: most do so after 5 s (httpx) to 60 s (load balancers)."""
     assert server.KEEP_ALIVE_S > 60

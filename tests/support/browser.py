@@ -7,13 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    async_playwright,
+    expect,
+)
 
 _PAGE = Path(__file__).resolve().parents[2] / "api" / "web" / "dist" / "index.html"
 _FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+_PATIENCE_MS = 15_000
+"""A page shares its machine with other tests."""
+
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 @asynccontextmanager
@@ -102,7 +115,7 @@ async def visitor(browser: Browser, url: str, token: str | None = None, **option
     Fails at the end if the page has done what it must never do.
     """
     context = await browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE_MS)
     page = await context.new_page()
     someone = Visitor(context, page, url)
     await page.goto(f"{url}/#token={token}" if token else url)

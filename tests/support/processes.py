@@ -21,7 +21,7 @@ from tests.support.failpoints import VARIABLE
 from tests.support.forker import AVAILABLE, the_forker
 
 _ROOT = Path(__file__).resolve().parents[2]
-_READY_S = 30
+_READY_S = 60
 _GRACE_S = 40
 
 

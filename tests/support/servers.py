@@ -13,6 +13,7 @@ import asyncpg
 from common.devserver.embedded import EmbeddedServers
 from common.store.migrate import migrate
 from tests.support.stale import remove_stale_folders
+from tests.support.used_databases import Pristine
 
 _TEMPLATE = "throughline_template"
 _PREFIX = "throughline-test-"
@@ -24,6 +25,8 @@ class Servers:
     def __init__(self, embedded: EmbeddedServers) -> None:
         self.embedded = embedded
         self._numbers = itertools.count(1)
+        self._pristine: Pristine | None = None
+        self._used: list[str] = []
 
     @property
     def database_url(self) -> str:
@@ -37,6 +40,24 @@ class Servers:
         """Migrates the database that every test's own is copied from."""
         await self.execute(f"create database {_TEMPLATE}")
         await migrate(self.url_of(_TEMPLATE))
+
+    async def take_database(self) -> str:
+        """The URL of a migrated database that is as good as new."""
+        return self._used.pop() if self._used else await self.create_database()
+
+    async def give_back(self, url: str) -> None:
+        """Keeps a database of `take_database` for the next one, whoever is still connected; drops it where more than
+        rows was changed.
+        """
+        if self._pristine is None:
+            # Of a copy, since nobody can copy the template while somebody is connected to it.
+            fresh = await self.create_database()
+            self._pristine = await Pristine.of(fresh)
+            await self.drop_database(fresh)
+        if await self._pristine.restore(url):
+            self._used.append(url)
+        else:
+            await self.drop_database(url)
 
     async def create_database(self, template: str | None = _TEMPLATE) -> str:
         """A new database's URL; empty where `template` is None."""
