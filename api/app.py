@@ -1,5 +1,6 @@
 """The application: what it holds open, its routes, its one form of errors."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,7 +14,6 @@ from api.auth import TokenVerifier
 from api.body import JsonRequest
 from api.collaboration.rooms import Rooms
 from api.errors import answer_error
-from api.metrics import Metrics
 from api.openapi import JsonDocument, operation_id
 from api.reference_page import ReferencePage
 from api.relay.hub import Hub
@@ -31,9 +31,11 @@ from api.routes.openai import BROWSER_HEADERS, openai
 from api.routes.runs import runs
 from api.routes.streams import streams
 from api.routes.tickets import tickets
+from api.scrape import ApiScrape
 from api.web.page import page_routes
 from common.config import Settings, require
 from common.eventlog.log import EventLog
+from common.observability.loop_lag import measure_loop_lag
 from common.queue import Bell
 from common.redis import open_redis
 from common.store.database import close_pool, open_pool
@@ -48,7 +50,7 @@ _DESCRIPTION = (
 def create_app(settings: Settings) -> Litestar:
     """Raises ConfigError for settings that it cannot serve with; connects when it starts, or once Postgres is there."""
     require(settings, "database_url", "redis_url")
-    measured = Metrics()
+    measured = ApiScrape()
     app = Litestar(
         [
             *(agents, conversations, messages, runs, streams, documents, collaborate, tickets, catalogue, health),
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     app.state.settings = settings
+    app.state.measured = measured
     app.state.verifier = TokenVerifier(settings)
     return app
 
@@ -85,6 +88,9 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub)
         app.state.hub = hub
         app.state.rooms = await stack.enter_async_context(Rooms(redis, pool))
+        app.state.measured.show(pool, hub, app.state.rooms)
+        lag = asyncio.create_task(measure_loop_lag(), name="loop lag")
+        stack.callback(lag.cancel)
         yield
 
 

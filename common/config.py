@@ -95,6 +95,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     zai_models: tuple[str, ...] = ("glm-4.6", "glm-4.5-air")
     compatible_providers: tuple[CompatibleProvider, ...] = ()
 
+    # Watching
+    metrics_token: str = ""
+    worker_host: str = "127.0.0.1"
+    worker_metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
 
 class ConfigError(Exception):
     """A setting is missing or malformed; the message names the variable."""

@@ -9,6 +9,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
+from common.observability.metrics import REDIS_CONNECTS
+
 REDIS_DOWN = (RedisError, OSError)
 """What a command raises when Redis is gone, starting, full, read-only or silent: try again later.
 
@@ -52,7 +54,12 @@ class _OfOneClient(AbstractConnection if TYPE_CHECKING else object):  # type: ig
     client_is_closed = False
 
     async def _connect(self) -> None:
-        await super()._connect()
+        outcome = "failed"
+        try:
+            await super()._connect()
+            outcome = "ok"
+        finally:
+            REDIS_CONNECTS.labels(outcome).inc()
         if self.client_is_closed:
             await self.disconnect(nowait=True)
             raise ConnectionError("this client was closed")

@@ -17,6 +17,7 @@ from common.model.events import Cancelled, Done, Error, Terminal, ToolResult, en
 from common.model.messages import EventMessage, RunError, Usage, for_event
 from common.model.run_state import CancelReason, Effect, FinishReason, Outcome, RunErrorCode, RunState
 from common.model.steps import LedgerCall
+from common.observability.metrics import RUNS_ENDED
 from common.store.conversations import lock_conversation_of, update_last_message
 from common.store.database import Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, sum_usage
@@ -62,7 +63,7 @@ class Settled(NamedTuple):
     """A run that has ended, by this call or before it.
 
     `started` is there when the end opens an attempt of its own (anyone but the owner ended it): the two events are
-    then `<attempt>-1` and `<attempt>-2`. `promoted` is the run to ring for.
+    then `<attempt>-1` and `<attempt>-2`. `promoted` is the run to ring for. `repeated`: it had ended before this call.
     """
 
     run_id: UUID
@@ -70,6 +71,7 @@ class Settled(NamedTuple):
     terminal: bytes
     started: bytes | None
     promoted: UUID | None
+    repeated: bool = False
 
 
 async def settle(
@@ -90,7 +92,10 @@ async def settle(
     lock_timeout_s = _SWEEP_LOCK_S if by == "sweep" else None
     async with workspace_transaction(pool, workspace_id, lock_timeout_s=lock_timeout_s) as connection:
         await lock_conversation_of(connection, run_id)
-        return await settle_within(connection, run_id, outcome, by=by, attempt=attempt, seal=seal)
+        settled = await settle_within(connection, run_id, outcome, by=by, attempt=attempt, seal=seal)
+    if settled is not None and not settled.repeated:
+        count_end(outcome)
+    return settled
 
 
 async def settle_within(
@@ -103,14 +108,14 @@ async def settle_within(
     seal: Seal | None = None,
     promote: bool = True,
 ) -> Settled | None:
-    """`settle` inside a transaction that holds the conversation's lock already."""
+    """`settle` inside a transaction that holds the conversation's lock already; who commits it calls `count_end`."""
     run = await lock_run_to_end(connection, run_id)
     if run is None:
         return None
     if run.terminal is not None:
         end_id, event = run.terminal
         started = await select_started(connection, run_id) if end_id.n == 2 else None
-        return Settled(run_id, end_id, event, started, None)
+        return Settled(run_id, end_id, event, started, None, repeated=True)
     if not _may_end(by, run, attempt):
         return None
 
@@ -137,6 +142,12 @@ async def tell_end(log: EventLog, settled: Settled) -> None:
         await failpoint("tell_end.before")
         await log.end(settled.run_id, settled.event_id.attempt, settled.started, settled.terminal)
         await failpoint("tell_end.after")
+
+
+def count_end(outcome: RunOutcome) -> None:
+    """Counts a run that has ended this way. Call it once the end is committed."""
+    code = outcome.code if isinstance(outcome, Failed) else ""
+    RUNS_ENDED.labels(_row_end(outcome).state, code).inc()
 
 
 def _may_end(by: Party, run: RunToEnd, attempt: int | None) -> bool:

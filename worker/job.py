@@ -34,6 +34,11 @@ class RunningRuns:
         self._draining = False
 
     @property
+    def running(self) -> int:
+        """How many runs are in hand."""
+        return len(self._tasks)
+
+    @property
     def free(self) -> int:
         """How many more runs may be claimed now."""
         return 0 if self._draining else self._resources.settings.worker_max_runs - len(self._tasks)

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
@@ -20,8 +21,10 @@ from redis.asyncio import ConnectionPool, Redis
 from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
+from common.observability.loop_lag import measure_loop_lag
 from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
 from common.redis import REDIS_DOWN, open_redis
+from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
 from worker.job import RunningRuns, start_run
@@ -31,6 +34,7 @@ from worker.recovery import sweep, take_due_runs
 from worker.run.lease import BEATS_AT_ONCE, LeaseKeeper
 from worker.run.resources import Resources
 from worker.run.retry_budget import open_budgets
+from worker.scrape import WorkerScrape
 from worker.tools.base import Tool
 from worker.tools.environment import hide_keys
 from worker.tools.loading import load_tools
@@ -117,10 +121,11 @@ async def serve(settings: Settings) -> None:
         providers=providers,
         retry_budgets=open_budgets(settings, providers),
         tools=tools,
+        models={offer.name: frozenset(offer.models) for offer in provider_offers},
     )
     _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
     try:
-        await _work(resources, redis, _offers(settings, provider_offers, tools), leave)
+        await _work(resources, beats_pool, _offers(settings, provider_offers, tools), leave)
     finally:
         for provider in providers.values():
             await provider.close()
@@ -130,18 +135,21 @@ async def serve(settings: Settings) -> None:
     _log.info("worker_stopped", owner=owner)
 
 
-async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyncio.Event) -> None:
+async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: asyncio.Event) -> None:
     """Everything that goes on until `leave`, and the drain after it."""
     runs = RunningRuns(resources)
+    scrape = WorkerScrape()
+    scrape.show(runs, resources.pool, beats_pool)
     work = {
         "heartbeat": resources.keeper.run(),
         "due runs": take_due_runs(resources, runs),
         "sweep": sweep(resources, runs),
         "bell": _persist(partial(_answer_bells, resources.settings.queue_redis_url, runs)),
-        "cancels": _persist(partial(_hear_cancels, redis, runs)),
+        "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
         "offers": _offer(resources.pool, resources.owner, offered),
+        "loop lag": measure_loop_lag(),
     }
-    async with asyncio.TaskGroup() as group:
+    async with _serve_http(resources, scrape), asyncio.TaskGroup() as group:
         background = [group.create_task(one, name=name) for name, one in work.items()]
         await leave.wait()
         _log.info("worker_draining", owner=resources.owner)
@@ -149,6 +157,14 @@ async def _work(resources: Resources, redis: Redis, offered: Offers, leave: asyn
         await _cancel(background)
         with contextlib.suppress(*DATABASE_DOWN):
             await update_offers_left(resources.pool, resources.owner)
+
+
+def _serve_http(resources: Resources, scrape: Scrape) -> AbstractAsyncContextManager[int | None]:
+    if not resources.settings.worker_metrics_port:
+        return contextlib.nullcontext()
+    from worker.http import serve_http  # what it needs takes a third of a second to import
+
+    return serve_http(resources, scrape)
 
 
 async def _persist(listen: Callable[[], Awaitable[None]]) -> None:

@@ -17,6 +17,7 @@ from common.store.database import DATABASE_DOWN, workspace_transaction
 from common.store.run_schedule import Expired, find_cancelled, find_promotable, sweep_expired
 from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
+from worker.metrics import LEASES_EXPIRED, SWEEPS
 from worker.run.resources import Resources
 
 _LOCK_S = 1.0
@@ -52,7 +53,9 @@ async def sweep(resources: Resources, runs: RunningRuns) -> None:
                 expired = await sweep_expired(resources.pool, resources.settings.lease_s)
                 if expired:
                     await failpoint("sweep.after")
+                SWEEPS.labels("ok").inc()
                 for lease in expired:
+                    LEASES_EXPIRED.labels(lease.verdict).inc()
                     _log.warning(
                         "lease_expired", run_id=str(lease.run_id), attempt=lease.attempt, verdict=lease.verdict
                     )
@@ -61,8 +64,10 @@ async def sweep(resources: Resources, runs: RunningRuns) -> None:
                 if expired:
                     runs.due.set()
             except DATABASE_DOWN as error:
+                SWEEPS.labels("failed").inc()
                 _log.warning("sweep_failed", error=type(error).__name__)
             except Exception:
+                SWEEPS.labels("failed").inc()
                 _log.exception("sweep_broke")
             await asyncio.sleep(_pause_s(resources))
 

@@ -57,6 +57,11 @@ class Rooms:
     def __len__(self) -> int:
         return len(self._rooms)
 
+    @property
+    def members(self) -> int:
+        """Connections to all of them."""
+        return sum(len(room.lobby.members) for room in self._rooms.values())
+
     def dismiss(self) -> None:
         """Ends all rooms, and opens no more: this process is about to stop."""
         self.closing = True

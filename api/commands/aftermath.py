@@ -11,7 +11,7 @@ from common.eventlog.signals import publish_cancel
 from common.failpoints import failpoint
 from common.model.run_state import CancelReason, RunState
 from common.redis import REDIS_DOWN
-from common.settle import CancelledBy, Settled, settle_within, tell_end
+from common.settle import CancelledBy, Settled, count_end, settle_within, tell_end
 from common.store.database import Connection
 from common.store.run_transitions import request_cancel
 
@@ -51,6 +51,8 @@ class Aftermath:
 
     async def carry_out(self, resources: Resources) -> None:
         """Rings, signals, and tells the logs. A Redis that is down, or silent, holds up nobody for long."""
+        for _ in self.ended:
+            count_end(CancelledBy())
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._tell(resources)

@@ -45,8 +45,8 @@ class _Waiting:
         if not self.aborted.done():
             self.aborted.set_result(None)
 
-    def is_stalled(self, now: float) -> bool:
-        return False
+    def waiting_s(self, now: float) -> float:
+        return 0.0
 
 
 async def _follow(hub: Hub, subject: Subject) -> None:

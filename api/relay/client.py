@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+from api.metrics import STREAM_OVERFLOWS
 from api.relay.batch import Batch
 from common.ids import EventId
 
@@ -36,6 +37,7 @@ class Client:
         if self.behind:
             return
         if len(self._arrivals) >= _MAX_QUEUED_BATCHES or self._bytes + arrival.size > _MAX_QUEUED_BYTES:
+            STREAM_OVERFLOWS.inc()
             self.fall_behind()
             return
         self._arrivals.append(arrival)

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 
+from api.metrics import STREAMS_CUT
 from api.relay.batch import Batch
 from api.relay.client import Arrival, Client
 from api.relay.subscriber import Subscriber
@@ -27,6 +28,8 @@ _CONCURRENT_READS = 16
 _CONCURRENT_LARGE_READS = 2
 _READ_S = 3.0
 _TELL_S = 1.0
+STALLED_S = 20.0
+"""After so long a stream whose reader takes nothing is cut."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,8 +50,8 @@ class OpenStream(Protocol):
     def abort(self) -> None:
         """Breaks the connection, so that the client cannot take it for an end."""
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether its reader has made no progress for too long."""
+    def waiting_s(self, now: float) -> float:
+        """For how long its reader has taken nothing of what is there, in seconds."""
 
 
 class Feed:
@@ -106,6 +109,17 @@ class Hub:
     def clients(self) -> int:
         """Clients that follow a run now."""
         return sum(len(feed.clients) for feed in self._feeds.values())
+
+    @property
+    def clients_behind(self) -> int:
+        """Those among them that read the log before they hear more: they could not keep up, or Redis is away."""
+        return sum(client.behind for feed in self._feeds.values() for client in feed.clients)
+
+    @property
+    def slowest_reader_s(self) -> float:
+        """For how long the slowest of all readers has taken nothing, in seconds."""
+        now = asyncio.get_running_loop().time()
+        return max((stream.waiting_s(now) for stream in self.streams), default=0.0)
 
     @property
     def subscriptions(self) -> int:
@@ -239,7 +253,8 @@ class Hub:
             await asyncio.sleep(_POLL_S)
             now = asyncio.get_running_loop().time()
             for stream in tuple(self.streams):
-                if stream.is_stalled(now):
+                if stream.waiting_s(now) > STALLED_S:
+                    STREAMS_CUT.inc()
                     stream.abort()
             try:
                 await self._poll()

@@ -25,7 +25,6 @@ arguments.
 """
 
 HEARTBEAT_S = 15.0
-STALLED_S = 20.0
 # Without a blank line: fetch-event-source would make an empty message of it.
 _OPENING = b":ok\n"
 _HEARTBEAT = b": hb\n"
@@ -42,7 +41,8 @@ class EventStream(Response[str]):
     """Streams `subject` after `cursor`, as `encoder` writes it, until the run ends or `expires_at` (Unix seconds).
 
     The connection is broken, never ended, when the token expires, when the process stops, and when the reader
-    has taken nothing for STALLED_S. A client that leaves frees everything here at once, and cancels nothing.
+    has taken nothing for too long (the hub cuts it). A client that leaves frees everything here at once, and cancels
+    nothing.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class _EventStreamASGI(ASGIResponse):
         else:
             self._leave()
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether the reader has taken nothing for STALLED_S."""
-        return self._sending_since is not None and now - self._sending_since > STALLED_S
+    def waiting_s(self, now: float) -> float:
+        """For how long the reader has taken nothing of what is being sent, in seconds."""
+        return 0.0 if self._sending_since is None else now - self._sending_since
 
     async def _stream(self, send: Send) -> None:
         await self.start_response(send)

@@ -16,6 +16,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
+from api.metrics import SUBSCRIBER_LOSSES
 from common.redis import REDIS_DOWN
 
 _PING_S = 2.0
@@ -103,6 +104,7 @@ class Subscriber:
                 # Whatever Redis said that nobody expected: without a subscriber, every stream would only be polled.
                 _log.exception("subscriber_broke")
             finally:
+                SUBSCRIBER_LOSSES.inc()
                 self._away = True
                 self._on_lost()
                 self._changed.set()

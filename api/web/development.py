@@ -1,7 +1,6 @@
 """A token without a sign-in, for the browser of whoever develops here: this machine's, on a page of this server."""
 
 import re
-from ipaddress import ip_address
 from typing import Any
 
 from litestar import Request, Response, post
@@ -10,14 +9,14 @@ from litestar.datastructures import State
 from common.config import Settings
 from common.devserver.mint_token import mint_development_token
 from common.errors import ErrorCode, ThroughlineError
+from common.peer import is_loopback, is_this_machine
 
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-_FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 def has_development_token(settings: Settings) -> bool:
     """Whether this is a development system that listens on loopback alone, and signs tokens itself."""
-    is_local = settings.host == "localhost" or _is_loopback(settings.host)
+    is_local = settings.host == "localhost" or is_loopback(settings.host)
     return settings.throughline_env == "development" and is_local and bool(settings.jwt_secret)
 
 
@@ -37,16 +36,7 @@ async def development_token(request: Request[Any, Any, State]) -> Response[dict[
 def _is_own_page_on_this_machine(request: Request[Any, Any, State]) -> bool:
     host = request.headers.get("host", "")
     return (
-        request.client is not None
-        and _is_loopback(request.client.host)
+        is_this_machine(request.client.host if request.client else None, request.headers)
         and _LOCAL_HOST.fullmatch(host) is not None
         and request.headers.get("origin") == f"http://{host}"
-        and not any(name in request.headers for name in _FORWARDING)
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -163,6 +163,22 @@ async def open_pool(
         pool.terminate()
         raise
     return pool
+
+
+class PoolUse(NamedTuple):
+    """Connections of a pool: open ones, those among them that nobody uses, the most there may be, and who waits."""
+
+    size: int
+    idle: int
+    limit: int
+    waiting: int
+
+
+def pool_use(pool: Pool) -> PoolUse:
+    """How a pool is used at this moment."""
+    # asyncpg tells everything but who waits: whoever found no free place stands in its queue of places.
+    waiting = sum(not getter.done() for getter in pool._queue._getters)
+    return PoolUse(pool.get_size(), pool.get_idle_size(), pool.get_max_size(), waiting)
 
 
 async def close_pool(pool: Pool) -> None:

@@ -44,6 +44,20 @@ class RunPosition(NamedTuple):
     terminal: EventId | None
 
 
+class QueueDepth(NamedTuple):
+    """The runs of one priority: `queued`, `due` among these, `running`, and `waiting` for their conversation.
+
+    `oldest_due_s` is for how long the oldest due one might have been claimed, in seconds; None when none is due.
+    """
+
+    priority: int
+    queued: int
+    due: int
+    oldest_due_s: float | None
+    running: int
+    waiting: int
+
+
 async def claim_runs(pool: Pool, owner: str, lease_s: float, limit: int) -> list[Claim]:
     """Up to `limit` due runs, most urgent first, each in a new attempt owned by `owner`."""
     rows = await pool.fetch("select * from claim_runs($1, $2, $3)", owner, timedelta(seconds=lease_s), limit)
@@ -102,3 +116,11 @@ async def poll_runs(pool: Pool, run_ids: Sequence[UUID]) -> list[RunPosition]:
         )
         for row in rows
     ]
+
+
+async def measure_queue(pool: Pool) -> list[QueueDepth]:
+    """How much there is to do, by priority, the most urgent first; priority 0 is told even when there is nothing."""
+    rows = await pool.fetch("select * from queue_depth()")
+    depths = {row["priority"]: QueueDepth(**row) for row in rows}
+    depths.setdefault(0, QueueDepth(0, 0, 0, None, 0, 0))
+    return [depths[priority] for priority in sorted(depths)]

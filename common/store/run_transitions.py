@@ -15,7 +15,8 @@ from common.store.database import Connection
 class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     """What a worker needs to run: the snapshot and where the last attempt left it.
 
-    `run_seconds` were used before; on its `last_chance`, one more crash inside a tool ends it.
+    `run_seconds` were used before; on its `last_chance`, one more crash inside a tool ends it. It was due for
+    `pickup_s` seconds when this attempt claimed it. `traceparent` names the trace that it belongs to, if any.
     """
 
     id: UUID
@@ -36,6 +37,8 @@ class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     last_chance: bool
     cancel_requested: bool
     created_by: str
+    pickup_s: float = 0.0
+    traceparent: str | None = None
 
 
 class RunEnd(msgspec.Struct, kw_only=True, frozen=True):
@@ -67,7 +70,7 @@ async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) ->
         select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
                tools, settings, max_steps, step_count, step_finish_reason, run_seconds,
                crashes_since_progress >= 2 as last_chance, cancel_requested_at is not null as cancel_requested,
-               created_by
+               created_by, greatest(extract(epoch from claimed_at - available_at), 0)::float8 as pickup_s, traceparent
         from runs where id = $1 and attempt = $2 and state = 'running'
         for no key update
         """,

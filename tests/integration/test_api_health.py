@@ -5,11 +5,15 @@ import time
 from uuid import UUID
 
 import asyncpg
+import httpx
 import msgspec
 import structlog
 
 from common.config import Settings
-from tests.support.api_client import LiveApi, live_api, make_conversation, refusal_of
+from common.ids import new_id
+from common.scrape import Scrape
+from common.store.database import open_pool
+from tests.support.api_client import LiveApi, live_api, make_conversation, post_message, refusal_of
 from tests.support.eventually import eventually
 from tests.support.servers import running_servers
 
@@ -126,6 +130,59 @@ async def test_metrics_count_requests_by_route(api: LiveApi, workspace_id: UUID)
 
     assert 'throughline_http_requests_total{method="GET",route="/v1/runs/{run_id}",status="404"} 1.0' in figures
     assert str(workspace_id) not in figures
+
+
+async def test_metrics_tell_of_streams_queue_and_pool(api: LiveApi, client: httpx.AsyncClient) -> None:
+    """What this process holds open, and what waits in the whole system."""
+    run = (await post_message(client, await make_conversation(client)))["run"]
+    async with client.stream("GET", f"/v1/runs/{run['id']}/stream"):
+
+        async def told() -> bool:
+            lines = (await client.get("/metrics")).text.splitlines()
+            return 'throughline_stream_readers{position="live"} 1.0' in lines
+
+        await eventually(told)
+        lines = (await client.get("/metrics")).text.splitlines()
+
+    for line in (
+        "throughline_streams_open 1.0",
+        "throughline_relay_subscriptions 1.0",
+        "throughline_document_rooms 0.0",
+        'throughline_queue_runs{priority="0",state="due"} 1.0',
+        'throughline_pool_limit{pool="requests"} 10.0',
+    ):
+        assert line in lines
+
+
+async def test_metrics_without_a_token_are_for_this_machine_alone(api: LiveApi) -> None:
+    """What a proxy forwards may come from anybody."""
+    nobody = await api.client()
+    assert (await nobody.get("/metrics")).status_code == 200
+    forwarded = await nobody.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert refusal_of(forwarded) == (401, "unauthorized")
+
+
+async def test_metrics_with_a_token_are_for_who_has_it(settings: Settings) -> None:
+    """Also on the machine itself; a token of the API's own is none."""
+    async with live_api(msgspec.structs.replace(settings, metrics_token="let me look")) as api:
+        assert refusal_of(await (await api.client()).get("/metrics")) == (401, "unauthorized")
+        assert refusal_of(await (await api.member(new_id())).get("/metrics")) == (401, "unauthorized")
+        assert (await (await api.client("let me look")).get("/metrics")).status_code == 200
+
+
+async def test_metrics_without_postgres_lack_the_queue_alone(settings: Settings) -> None:
+    """A figure that cannot be had is absent, not old."""
+    pool = await open_pool(settings)
+    scrape = Scrape()
+    scrape.watch(pool, requests=pool)
+    assert b'throughline_queue_runs{priority="0",state="due"} 0.0' in await scrape.render()
+    await pool.close()
+    scrape.watch(pool, requests=pool)
+
+    figures = await scrape.render()
+
+    assert b"throughline_queue_runs{" not in figures
+    assert b'throughline_pool_limit{pool="requests"} 10.0' in figures
 
 
 async def test_pages_of_configured_origins_may_call(settings: Settings, workspace_id: UUID) -> None:

@@ -12,7 +12,15 @@ import pytest
 from common.config import ConfigError, Settings
 from common.ids import new_id
 from common.store import database
-from common.store.database import DATABASE_DOWN, PLACE_S, Pool, close_pool, open_pool, workspace_transaction
+from common.store.database import (
+    DATABASE_DOWN,
+    PLACE_S,
+    Pool,
+    close_pool,
+    open_pool,
+    pool_use,
+    workspace_transaction,
+)
 from tests.support.eventually import eventually
 from tests.support.seed import seed_run
 from tests.support.servers import Servers
@@ -201,3 +209,17 @@ async def _seconds(work: Awaitable[object]) -> float:
     begun = time.monotonic()
     await work
     return time.monotonic() - begun
+
+
+async def test_use_of_a_pool_tells_who_waits(settings: Settings) -> None:
+    """Open connections, idle ones, and who has found none."""
+    pool = await open_pool(settings, size=1)
+    try:
+        assert pool_use(pool) == (1, 1, 1, 0)
+        async with pool.acquire():
+            waiting = asyncio.create_task(pool.fetchval("select 1"))
+            await eventually(lambda: pool_use(pool) == (1, 0, 1, 1))
+        assert await waiting == 1
+        assert pool_use(pool) == (1, 1, 1, 0)
+    finally:
+        await pool.close()

@@ -14,6 +14,7 @@ from common.store.run_schedule import (
     claim_runs,
     find_cancelled,
     find_promotable,
+    measure_queue,
     poll_runs,
     renew_leases,
     sweep_expired,
@@ -220,6 +221,27 @@ async def test_position_tells_state_and_nothing_else(pool: Pool) -> None:
     seeded = await seed_run(pool)
     (position,) = await poll_runs(pool, [seeded.run.id, seeded.workspace_id])
     assert position == (seeded.workspace_id, seeded.run.id, RunState.QUEUED, 0, None)
+
+
+async def test_queue_is_measured_across_workspaces_by_priority(pool: Pool) -> None:
+    """What is due, for how long, what is not yet, what runs and what waits; who is to be cancelled waits for nobody."""
+    assert await measure_queue(pool) == [(0, 0, 0, None, 0, 0)]
+    old, later, cancelled = [await seed_run(pool) for _ in range(3)]
+    for seeded, change in (
+        (old, "priority = 2, available_at = clock_timestamp() - interval '1 minute'"),
+        (later, "priority = 2, available_at = clock_timestamp() + interval '1 hour'"),
+        (cancelled, "cancel_requested_at = clock_timestamp()"),
+    ):
+        await _sql(pool, seeded.workspace_id, f"update runs set {change}")
+    await seed_run(pool, state=RunState.WAITING)
+    await seed_run(pool)
+    (claimed,) = await claim_runs(pool, "me", 10, 1)
+    plain, less_urgent = await measure_queue(pool)
+    assert plain == (0, 0, 0, None, 1, 1)
+    assert less_urgent._replace(oldest_due_s=None) == (2, 2, 1, None, 0, 0)
+    assert less_urgent.oldest_due_s is not None
+    assert 60 <= less_urgent.oldest_due_s < 600
+    assert claimed.run_id != old.run.id
 
 
 @pytest.mark.parametrize("column", ["instructions", "provider", "usage", "terminal_event", "created_by", "error"])

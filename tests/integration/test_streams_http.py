@@ -350,7 +350,7 @@ async def test_stream_reader_that_never_reads_is_cut(
     api: LiveApi, player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not buffered for and is cut off, while the others get everything."""
-    monkeypatch.setattr(sse, "STALLED_S", 0.5)
+    monkeypatch.setattr(hub_module, "STALLED_S", 0.5)
     monkeypatch.setattr(hub_module, "_POLL_S", 0.2)
     good = await open_run(api, player)
     stuck = StuckReader(api, player)

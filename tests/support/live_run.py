@@ -19,6 +19,7 @@ from tests.support.seed import Seeded, seed_run
 from tests.support.worker_life import claim_lease, told
 from worker.run.journal import Journal, begin_attempt, open_attempt
 from worker.run.lease import Lease
+from worker.run.observer import Observer
 from worker.run.sink import Sink
 
 USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -66,9 +67,10 @@ async def live_run(settings: Settings, pool: Pool, log: EventLog) -> AsyncIterat
     )
     sink = Sink(log, started, lock=lease.lock, raise_attempt=raise_attempt, on_lost=lease.on_lost)
     sink.open()
+    observer = Observer(opening.spec, lease.claimed_at, {})
     await eventually(lambda: log.head(seeded.run.id))
     try:
-        yield LiveRun(seeded, lease, Journal(pool, lease, sink, opening.spec), sink, log)
+        yield LiveRun(seeded, lease, Journal(pool, lease, sink, opening.spec, observer), sink, log)
     finally:
         await sink.close()
         lease.release()

@@ -13,6 +13,7 @@ from common.model.steps import LedgerCall
 from common.store.run_transitions import RunSpec
 from tests.support.eventually import eventually
 from worker.run.last_chances import LastChances
+from worker.run.observer import Observer
 from worker.run.tool_calls import Performance, ToolRunner
 from worker.tools.base import ToolContext, tool
 
@@ -143,7 +144,8 @@ def _runner(ledger: Ledger, chances: LastChances, last_chance: bool = True) -> T
         cancel_requested=False,
         created_by="alice",
     )
-    return ToolRunner({"linger": linger, "once": once}, ledger, spec, lambda: 3, 30, chances, cast(Redis, None))
+    tools, observer = {"linger": linger, "once": once}, Observer(spec, 0, {})
+    return ToolRunner(tools, ledger, spec, lambda: 3, 30, chances, cast(Redis, None), observer)
 
 
 def _call(id_: str, **fields: Any) -> LedgerCall:

@@ -12,10 +12,12 @@ from common.model.messages import EventMessage
 from common.model.run_state import FinishReason, RunErrorCode
 from common.settle import CancelledBy, Completed, Failed, RunOutcome
 from common.store.run_transitions import RunSpec
+from worker.metrics import LEASES_LOST
 from worker.providers.base import Provider, ProviderError
 from worker.run.journal import Journal, Opening, begin_attempt, open_attempt
 from worker.run.lease import Lease
 from worker.run.loop import Plan, run_loop
+from worker.run.observer import Observer
 from worker.run.resources import Resources
 from worker.run.sink import Sink
 from worker.run.tool_calls import ToolRunner
@@ -72,11 +74,13 @@ class Execution:
             finally:
                 await sink.close()
         except LeaseLost:
+            LEASES_LOST.inc()
             _log.warning("lease_lost", run_id=str(self._lease.run_id), attempt=self._lease.attempt)
 
     async def _run(self, opening: Opening, sink: Sink) -> None:
-        journal = Journal(self._resources.pool, self._lease, sink, opening.spec)
-        outcome = await self._outcome(opening, journal, sink)
+        observer = Observer(opening.spec, self._lease.claimed_at, self._resources.models)
+        journal = Journal(self._resources.pool, self._lease, sink, opening.spec, observer)
+        outcome = await self._outcome(opening, journal, sink, observer)
         if outcome is None:
             await journal.hand_back()
             await self._resources.bell.ring(opening.spec.id)
@@ -86,7 +90,7 @@ class Execution:
             await self._resources.bell.ring(settled.promoted)
         await sink.drain(_LAST_EVENTS_S)
 
-    async def _outcome(self, opening: Opening, journal: Journal, sink: Sink) -> RunOutcome | None:
+    async def _outcome(self, opening: Opening, journal: Journal, sink: Sink, observer: Observer) -> RunOutcome | None:
         """How the run ends; None when it is to be handed back."""
         spec = opening.spec
         if spec.cancel_requested:
@@ -98,7 +102,7 @@ class Execution:
         remaining_s = max(0.0, self._resources.settings.run_deadline_s - spec.run_seconds)
         timer = asyncio.get_running_loop().call_later(remaining_s, self.stop, Stop.DEADLINE)
         try:
-            return Completed(await self._loop(opening, provider, journal))
+            return Completed(await self._loop(opening, provider, journal, observer))
         except ProviderError as error:
             code = RunErrorCode.PROVIDER_ERROR if error.retryable else RunErrorCode.PROVIDER_REJECTED
             return Failed(code, error.message, error.retryable, sink.partial_text or None)
@@ -114,7 +118,7 @@ class Execution:
         finally:
             timer.cancel()
 
-    async def _loop(self, opening: Opening, provider: Provider, journal: Journal) -> FinishReason:
+    async def _loop(self, opening: Opening, provider: Provider, journal: Journal, observer: Observer) -> FinishReason:
         spec = opening.spec
         tools = _chosen(self._resources.tools, spec.tools)
         settings = self._resources.settings
@@ -142,6 +146,7 @@ class Execution:
             settings.tool_timeout_s,
             self._resources.last_chances,
             self._resources.redis,
+            observer,
         )
         self._body = asyncio.create_task(
             run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"

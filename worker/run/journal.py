@@ -21,7 +21,7 @@ from common.model.events import Event, Terminal
 from common.model.messages import EventMessage, Message, Usage, for_event
 from common.model.run_state import Outcome
 from common.model.steps import CallEnd, LedgerCall, NewStep, PlannedCall
-from common.settle import ClosedCall, RunOutcome, Settled, settle_within
+from common.settle import ClosedCall, RunOutcome, Settled, count_end, settle_within
 from common.store.conversations import lock_conversation_of
 from common.store.database import DATABASE_DOWN, Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, finish_model_call, insert_model_call
@@ -53,6 +53,7 @@ from common.store.tool_calls import (
 from worker.providers.base import HistoryMessage
 from worker.run.history import RESULT_CHARACTERS, to_history
 from worker.run.lease import Lease
+from worker.run.observer import Observer
 from worker.run.sink import Sink
 from worker.run.tool_calls import Performance
 
@@ -95,11 +96,12 @@ async def begin_attempt(pool: Pool, lease: Lease, attempt: int) -> int:
 class Journal:
     """The run's one way to the database and to the log."""
 
-    def __init__(self, pool: Pool, lease: Lease, sink: Sink, spec: RunSpec) -> None:
+    def __init__(self, pool: Pool, lease: Lease, sink: Sink, spec: RunSpec, observer: Observer) -> None:
         self._pool = pool
         self._lease = lease
         self._sink = sink
         self._spec = spec
+        self._observer = observer
 
     def emit(self, event: Event) -> None:
         """Tells what needs no commit: tokens, reasoning, pieces of calls, `discarded`."""
@@ -138,10 +140,12 @@ class Journal:
         except asyncio.CancelledError:  # the call is committed all the same, and its request will never be made
             await self.end_model_call(CallEnd(model_call_id=call_id, state="cancelled", usage=Usage()))
             raise
+        self._observer.model_asked()
         return call_id
 
     async def end_model_call(self, end: CallEnd) -> None:
         """Meters a request that made no step."""
+        self._observer.model_answered(end.error_code or end.state, end.usage, end.first_token_age_s)
 
         async def write(connection: Connection) -> None:
             await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
@@ -153,6 +157,7 @@ class Journal:
 
     async def commit_step(self, step: NewStep) -> list[LedgerCall]:
         """Commits a step with its usage and its calls, then emits them. Returns the calls to run."""
+        self._observer.model_answered("completed", step.output.usage, step.first_token_age_s)
 
         async def write(connection: Connection) -> tuple[Message, list[LedgerCall]]:
             superseded = await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
@@ -253,6 +258,7 @@ class Journal:
         def tell(settled: Settled | None) -> None:
             if settled is None or settled.event_id not in sealed:
                 raise LeaseLost
+            count_end(outcome)
             self._sink.release_end()
 
         settled = await self._commit("end", write, tell)

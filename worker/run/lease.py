@@ -19,6 +19,7 @@ from common.config import Settings
 from common.failpoints import failpoint
 from common.store.database import DATABASE_DOWN, Pool
 from common.store.run_schedule import Claim, renew_leases
+from worker.metrics import SUSPENSIONS
 
 _log = structlog.get_logger(__name__)
 BEATS_AT_ONCE = 4
@@ -35,6 +36,7 @@ class Lease:
         self.workspace_id = claim.workspace_id
         self.run_id = claim.run_id
         self.claimed_attempt = self.attempt = claim.attempt
+        self.claimed_at = claimed_at
         self.lease_s = lease_s
         self.lock = asyncio.Lock()
         self.active = asyncio.Event()
@@ -76,6 +78,7 @@ class Lease:
     def _suspend(self) -> None:
         self.active.clear()
         self.on_suspend()
+        SUSPENSIONS.inc()
         _log.warning("run_suspended", run_id=str(self.run_id), attempt=self.attempt)
 
 

@@ -1,6 +1,6 @@
 """What all runs of a worker share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -20,7 +20,7 @@ from worker.tools.base import Tool
 class Resources:
     """Opened once per process. `owner` names this worker in the leases; it is never used again.
 
-    `retry_budgets` has one for each of `providers`.
+    `retry_budgets` has one for each of `providers`; `models` are those that each of them lists.
     """
 
     settings: Settings
@@ -33,4 +33,5 @@ class Resources:
     providers: Mapping[str, Provider]
     retry_budgets: Mapping[str, RetryBudget]
     tools: Mapping[str, Tool]
+    models: Mapping[str, Collection[str]] = field(default_factory=dict)
     last_chances: LastChances = field(default_factory=LastChances)

@@ -20,6 +20,7 @@ from common.model.events import Discarded, Event, Started, Step, Terminal, ToolR
 from common.model.messages import EventMessage
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN
+from worker.metrics import EVENTS
 from worker.run.pieces import Piece, UnfinishedStep, compact
 from worker.run.sealing import cut_result, insert_in_call_order, take_batch
 
@@ -206,7 +207,7 @@ class Sink:
         while (sealed := await self._next_sealed()) is not None:
             result = await self._append(sealed)
             if result is AppendResult.OK:
-                self._sealed.popleft()
+                EVENTS.inc(len(self._sealed.popleft().batch.events))
                 if self._is_trim_due() and not await self._begin_attempt(trim=True):
                     return
             elif result is AppendResult.FENCED:

@@ -15,6 +15,7 @@ from common.settle import UNKNOWN_OUTCOME
 from common.store.database import Connection
 from common.store.run_transitions import RunSpec
 from worker.run.last_chances import LastChances
+from worker.run.observer import Observer
 from worker.tools.base import Access, Tool, ToolContext, idempotency_key
 from worker.tools.execute import ToolOutcome, execute
 from worker.tools.transaction import Announcement, ReadContext, TransactionContext, execute_within
@@ -45,6 +46,7 @@ class ToolRunner:
         timeout_s: float,
         last_chances: LastChances,
         redis: Redis,
+        observer: Observer,
     ) -> None:
         self._tools = tools
         self._ledger = ledger
@@ -53,6 +55,7 @@ class ToolRunner:
         self._timeout_s = timeout_s
         self._last_chances = last_chances
         self._redis = redis
+        self._observer = observer
 
     async def run(self, calls: list[LedgerCall]) -> None:
         """Every call has its result when this returns. When it is cancelled, so are the tools."""
@@ -84,7 +87,9 @@ class ToolRunner:
             return
         await self._ledger.start_call(call)
         await failpoint("tool.before_effect")
-        answer = await execute(tool, call.arguments, ToolContext(**self._known(call)), timeout_s=self._timeout_s)
+        with self._observer.tool_call(call.name) as seen:
+            answer = await execute(tool, call.arguments, ToolContext(**self._known(call)), timeout_s=self._timeout_s)
+            seen.outcome = answer.outcome
         await failpoint("tool.after_effect")
         await self._ledger.finish_call(call, answer.content, answer.outcome, started=True)
 
@@ -101,7 +106,9 @@ class ToolRunner:
             else:
                 context = TransactionContext(**self._known(call), connection=connection, afterwards=announcements)
             await failpoint("tool.before_effect")
-            outcome = await execute_within(tool, call.arguments, context)
+            with self._observer.tool_call(call.name) as seen:
+                outcome = await execute_within(tool, call.arguments, context)
+                seen.outcome = outcome.outcome
             await failpoint("tool.after_effect")
             if outcome.is_error:
                 announcements.clear()

@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 from common.config import Settings
 
-_SECRET_SUFFIXES = ("_api_key", "_secret", "database_url", "redis_url")
+_SECRET_SUFFIXES = ("_api_key", "_secret", "_token", "database_url", "redis_url")
 _SHORTEST_SECRET = 8
 _hidden: set[str] = set()
 
 
 def hide_keys(settings: Settings) -> None:
-    """Removes provider keys, the token secret and the stores' URLs from this process's environment.
+    """Removes provider keys, secrets and the stores' URLs from this process's environment.
 
     Call it once everything that reads the environment has read it. Neither tools nor the processes that they
     start find them, nor does `/proc/self/environ` show them; `redact` knows their values from then on.
