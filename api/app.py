@@ -37,7 +37,7 @@ from common.config import Settings, require
 from common.eventlog.log import EventLog
 from common.observability.loop_lag import measure_loop_lag
 from common.queue import Bell
-from common.redis import open_redis
+from common.redis import open_redis, tls_of
 from common.store.database import close_pool, open_pool
 
 _DESCRIPTION = (
@@ -79,9 +79,9 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings, await_postgres=False)
         stack.push_async_callback(close_pool, pool)
-        redis = open_redis(settings.redis_url)
+        redis = open_redis(settings.redis_url, tls_of(settings))
         stack.push_async_callback(redis.aclose)
-        queue_redis = open_redis(settings.queue_redis_url)
+        queue_redis = open_redis(settings.queue_redis_url, tls_of(settings))
         stack.push_async_callback(queue_redis.aclose)
         log = EventLog(redis, settings.stream_ttl_s)
         hub = await stack.enter_async_context(Hub(redis, pool, log))

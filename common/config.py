@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     database_statement_cache: Annotated[int, msgspec.Meta(ge=0)] = 100
     redis_url: str = ""
     queue_redis_url: str = ""
+    redis_tls_verify: bool = True
+    redis_tls_ca: str = ""
 
     # API
     host: str = "127.0.0.1"
@@ -132,9 +134,17 @@ def require(settings: Settings, *names: str) -> None:
 
 
 def redact_url(url: str) -> str:
-    """The URL without its password, for logs and errors."""
+    """The URL without its passwords, for logs and errors."""
+    for password in filter(None, url_passwords(url)):
+        url = url.replace(f":{password}@", ":***@").replace(f"password={password}", "password=***")
+    return url
+
+
+def url_passwords(url: str) -> list[str]:
+    """The passwords as they stand in the URL: before the host, and in its options."""
     parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    options = (option.partition("=") for option in parts.query.split("&"))
+    return [parts.password or "", *(value for name, _, value in options if name.endswith("password"))]
 
 
 def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:

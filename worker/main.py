@@ -16,14 +16,14 @@ import structlog
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 
 from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
 from common.observability.loop_lag import measure_loop_lag
 from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
-from common.redis import REDIS_DOWN, open_redis
+from common.redis import REDIS_DOWN, open_redis, open_redis_pool, tls_of
 from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
@@ -109,7 +109,7 @@ async def serve(settings: Settings) -> None:
         return
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     beats_pool = await open_pool(settings, BEATS_AT_ONCE, await_postgres=False, idle_s=settings.lease_s)
-    redis, queue_redis = open_redis(settings.redis_url), open_redis(settings.queue_redis_url)
+    redis, queue_redis = (open_redis(url, tls_of(settings)) for url in (settings.redis_url, settings.queue_redis_url))
     resources = Resources(
         settings=settings,
         owner=owner,
@@ -144,7 +144,7 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         "heartbeat": resources.keeper.run(),
         "due runs": take_due_runs(resources, runs),
         "sweep": sweep(resources, runs),
-        "bell": _persist(partial(_answer_bells, resources.settings.queue_redis_url, runs)),
+        "bell": _persist(partial(_answer_bells, resources.settings, runs)),
         "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
         "offers": _offer(resources.pool, resources.owner, offered),
         "loop lag": measure_loop_lag(),
@@ -177,13 +177,13 @@ async def _persist(listen: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
-async def _answer_bells(url: str, runs: RunningRuns) -> None:
-    connections = ConnectionPool.from_url(url, socket_timeout=_BELL_WAIT_S * 2, socket_connect_timeout=2)
+async def _answer_bells(settings: Settings, runs: RunningRuns) -> None:
+    connections = open_redis_pool(settings.queue_redis_url, tls_of(settings), reply_s=_BELL_WAIT_S * 2)
     redis = ArqRedis(connections, serialize, deserialize, default_queue_name=QUEUE)
     try:
         await BellWorker(runs, redis).main()
     finally:
-        await redis.aclose()
+        await redis.aclose(close_connection_pool=True)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -4,7 +4,7 @@ import ctypes
 import os
 from urllib.parse import urlsplit
 
-from common.config import Settings
+from common.config import Settings, url_passwords
 
 _SECRET_SUFFIXES = ("_api_key", "_secret", "_token", "database_url", "redis_url")
 _SHORTEST_SECRET = 8
@@ -38,12 +38,12 @@ def redact(text: str) -> str:
 
 
 def _remember(secret: str) -> None:
-    """Of a URL its password alone; a password that is the user's name would be found in any text."""
+    """Of a URL its passwords alone; a password that is the user's name would be found in any text."""
+    secrets = [secret]
     if "://" in secret:
-        parts = urlsplit(secret)
-        secret = parts.password if parts.password and parts.password != parts.username else ""
-    if len(secret) >= _SHORTEST_SECRET:
-        _hidden.add(secret)
+        user = urlsplit(secret).username
+        secrets = [password for password in url_passwords(secret) if password != user]
+    _hidden.update(one for one in secrets if len(one) >= _SHORTEST_SECRET)
 
 
 def _overwrite(variable: str) -> None:
