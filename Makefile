@@ -5,7 +5,7 @@ ARGS ?=
 PAGE := api/web/dist/.tried
 PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test slow chaos teeth check bench token migrate page
+.PHONY: install run test slow chaos teeth check bench plot token migrate page
 
 install: .venv/installed $(PAGE)
 
@@ -60,6 +60,11 @@ check: install
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)
+
+# What `make bench` has found, as docs/performance.svg.
+plot: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plots]'
+	$(BIN)/python -m bench.plot
 
 token: install
 	@$(BIN)/throughline token $(ARGS)

@@ -9,7 +9,7 @@ import msgspec
 
 from bench.documents import scenarios as documents
 from bench.operations import scenarios as operations
-from bench.rows import Row, Say
+from bench.rows import Row, Say, figure_text
 from bench.scenarios import FULL, QUICK, run_streams
 
 _RESULTS = Path(__file__).with_name("results.json")
@@ -49,7 +49,14 @@ async def _run(parts: tuple[str, ...], quick: bool, say: Say) -> list[Row]:
 def _table(rows: list[Row]) -> str:
     head = ("what", "value", "unit", "target", "holds", "baseline")
     lines = [
-        (row.name, _figure(row.value), row.unit, row.target, "yes" if row.holds else "NO", _figure(row.baseline))
+        (
+            row.name,
+            figure_text(row.value),
+            row.unit,
+            row.target,
+            "yes" if row.holds else "NO",
+            figure_text(row.baseline),
+        )
         for row in rows
     ]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
@@ -57,12 +64,6 @@ def _table(rows: list[Row]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (head, tuple("-" * width for width in widths), *lines)
     )
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 if __name__ == "__main__":

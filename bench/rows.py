@@ -39,3 +39,10 @@ def at_least(name: str, value: float, unit: str, limit: float, base: float | Non
 def beside(name: str, value: float, unit: str, base: float | None = None) -> Row:
     """A figure without a target, for what stands next to it."""
     return Row(name=name, value=value, unit=unit, target="", holds=True, baseline=base)
+
+
+def figure_text(value: float | None) -> str:
+    """A figure as the table and the plot show it."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
