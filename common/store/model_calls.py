@@ -1,4 +1,7 @@
-"""Model calls: one row per request to a provider, also of cancelled, failed and crashed ones. They are the meter."""
+"""Model calls: one row per request to a provider, also of cancelled, failed and crashed ones. They are the meter.
+
+A row outlives its run and conversation. A trigger writes in for which conversation, agent and user the run was.
+"""
 
 from uuid import UUID
 

@@ -147,6 +147,43 @@ async def test_migrate_without_roles_or_the_right_to_make_them_says_so(servers: 
         await servers.execute("drop role stranger")
 
 
+async def test_migrate_names_whom_existing_model_calls_were_made_for(servers: Servers) -> None:
+    """An owner for whom row level security holds fills in what calls of two workspaces take from their runs."""
+    await servers.execute("create role metering_owner login")
+    await servers.execute("create database metered owner metering_owner")
+    await servers.execute("grant throughline_app, throughline_scheduler to metering_owner")
+    url = servers.url_of("metered", "metering_owner")
+    try:
+        await migrate(url, [migration for migration in load_migrations() if migration.number < 7])
+        connection = await asyncpg.connect(url)
+        for number in (1, 2):
+            await connection.execute(_A_METERED_RUN.replace("#", str(number)))
+        await migrate(url)
+        for number in (1, 2):
+            await connection.execute(f"set role throughline_app; set app.workspace_id = '{_UUID}{number}'")
+            [row] = await connection.fetch("select conversation_id::text, agent_id::text, created_by from model_calls")
+            assert tuple(row) == (f"{_UUID}{number}", f"{_UUID}9", f"user {number}")
+        await connection.close()
+    finally:
+        await servers.execute("drop database metered with (force)")
+        await servers.execute("drop role metering_owner")
+
+
+_UUID = "00000000-0000-0000-0000-00000000000"
+_A_METERED_RUN = f"""
+    begin;
+    set local role throughline_app;
+    set local app.workspace_id = '{_UUID}#';
+    insert into conversations (workspace_id, id, created_by) values ('{_UUID}#', '{_UUID}#', 'x');
+    insert into runs (workspace_id, id, conversation_id, trigger_message_id, turn, agent_id, provider, model,
+                      max_steps, state, created_by)
+    values ('{_UUID}#', '{_UUID}#', '{_UUID}#', '{_UUID}#', 1, '{_UUID}9', 'p', 'm', 1, 'queued', 'user #');
+    insert into model_calls (workspace_id, id, run_id, attempt, step, provider, model, state)
+    values ('{_UUID}#', '{_UUID}#', '{_UUID}#', 1, 1, 'p', 'm', 'started');
+    commit
+"""
+
+
 async def _migrate_and_serve(url: str) -> None:
     assert await migrate(url) == NAMES
     pool = await open_pool(load_settings({"DATABASE_URL": url}))

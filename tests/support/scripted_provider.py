@@ -27,6 +27,8 @@ class ScriptedProvider:
     def __init__(self, *scripts: Script) -> None:
         self.requests: list[ModelRequest] = []
         self.closed_early = 0
+        self.waiting = 0
+        """How many pauses have been reached."""
         self._scripts = list(scripts)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ProviderEvent, None]:
@@ -36,6 +38,7 @@ class ScriptedProvider:
         try:
             for line in script:
                 if isinstance(line, asyncio.Event):
+                    self.waiting += 1
                     await line.wait()
                 elif isinstance(line, ProviderError):
                     raise line
