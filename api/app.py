@@ -15,6 +15,7 @@ from api.body import JsonRequest
 from api.collaboration.rooms import Rooms
 from api.errors import answer_error
 from api.openapi import JsonDocument, operation_id
+from api.prices import load_prices
 from api.reference_page import ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
@@ -31,6 +32,7 @@ from api.routes.openai import BROWSER_HEADERS, openai
 from api.routes.runs import runs
 from api.routes.streams import streams
 from api.routes.tickets import tickets
+from api.routes.usage import usage
 from api.scrape import ApiScrape
 from api.web.page import page_routes
 from common.config import Settings, require
@@ -50,15 +52,19 @@ _DESCRIPTION = (
 def create_app(settings: Settings) -> Litestar:
     """Raises ConfigError for settings that it cannot serve with; connects when it starts, or once Postgres is there."""
     require(settings, "database_url", "redis_url")
-    measured = ApiScrape()
+    measured, prices = ApiScrape(), load_prices(settings.model_prices)
     app = Litestar(
         [
             *(agents, conversations, messages, runs, streams, documents, collaborate, tickets, catalogue, health),
-            *(ai_sdk, openai),
+            *(usage, ai_sdk, openai),
             *page_routes(settings),
         ],
         lifespan=[_lifespan],
-        dependencies={**DEPENDENCIES, "measured": Provide(lambda: measured, sync_to_thread=False)},
+        dependencies={
+            **DEPENDENCIES,
+            "measured": Provide(lambda: measured, sync_to_thread=False),
+            "prices": Provide(lambda: prices, sync_to_thread=False),
+        },
         exception_handlers={Exception: answer_error},
         middleware=[measured.middleware],
         request_class=JsonRequest,

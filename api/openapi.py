@@ -28,6 +28,7 @@ from common.model.requests import (
     NewTicket,
     Regeneration,
 )
+from common.model.usage import UsageReport
 from common.store.catalogue import ProviderOffer, ToolOffer
 
 Json = dict[str, Any]
@@ -39,7 +40,7 @@ _BODIES = (
 _ANSWERS = (
     *(Page[Agent], Page[Conversation], Page[Message], Page[Run], Page[ProviderOffer], Page[ToolOffer]),
     *(Page[Document], Page[DocumentEdit], DocumentDetail),
-    *(ConversationDetail, Accepted, Ticket, Health, Alive),
+    *(ConversationDetail, Accepted, Ticket, UsageReport, Health, Alive),
 )
 _EVENTS = get_args(Event)
 _EVENT_NAMES = frozenset(event.__name__ for event in _EVENTS)

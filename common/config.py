@@ -97,6 +97,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     zai_models: tuple[str, ...] = ("glm-4.6", "glm-4.5-air")
     compatible_providers: tuple[CompatibleProvider, ...] = ()
 
+    # Usage
+    model_prices: str = ""
+
     # Watching
     metrics_token: str = ""
     worker_host: str = "127.0.0.1"

@@ -12,7 +12,15 @@ _ENTRY = (
     (re.compile(r"Expected `str` matching regex .*"), "must be a lower case letter, then up to 39 of a-z 0-9 _ -"),
     (re.compile(r"Expected `(.*)`, got `(.*)`"), r"must be \1, not \2"),
 )
-_JSON_NAMES = {"str": "text", "array": "a list", "object": "an object", "int": "a number", "float": "a number"}
+_JSON_NAMES = {
+    "str": "text",
+    "array": "a list",
+    "object": "an object",
+    "int": "a number",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "true or false",
+}
 
 
 def wanted(kind: Any) -> str:

@@ -52,6 +52,7 @@ async def test_document_lists_routes_shapes_and_error_codes(api: LiveApi) -> Non
         "/v1/runs/{run_id}/stream",
         "/v1/tickets",
         "/v1/tools",
+        "/v1/usage",
     }
     for path in served:
         for operation in document["paths"][path].values():
