@@ -1,11 +1,14 @@
 """What the documentation shows is what is there."""
 
 import re
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from api.prices import load_prices
 from common.model.events import Event, decode_event
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +31,18 @@ def test_stream_page_gives_a_true_example_of_every_event() -> None:
     assert {type(event) for event in events} == set(Event.__args__)
     for example, event in zip(examples, events, strict=True):
         assert msgspec.json.decode(example) == msgspec.to_builtins(event), example
+
+
+def test_usage_page_shows_prices_that_work() -> None:
+    """The example in docs/usage.md is a setting that the API takes, as the text around it explains it."""
+    [example] = re.findall(r"```json\n(.*?)```", (_ROOT / "docs/usage.md").read_text("utf-8"), re.DOTALL)
+    prices = load_prices(example)
+    assert prices is not None
+
+    asked = [("claude-big-1", date(2026, 11, 1)), ("claude-1", date(2026, 11, 1)), ("claude-1", date(2026, 10, 31))]
+    found = [prices.find("anthropic", model, day) for model, day in asked]
+    assert [price and price.input for price in found] == [5, Decimal("2.5"), 3]
+    assert prices.find("openai", "gpt", date(2026, 11, 1)) is None
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
