@@ -1,12 +1,13 @@
 """What the process holds open for all requests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.config import Settings
 from common.eventlog.log import EventLog
 from common.queue import Bell
 from common.store.database import Pool
+from common.store.schema import SchemaGate
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -24,3 +25,4 @@ class Resources:
     bell: Bell
     log: EventLog
     hub: "Hub"
+    schema: SchemaGate = field(default_factory=SchemaGate)

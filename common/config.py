@@ -13,6 +13,8 @@ from common.config_wording import entry_problem, wanted
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[int, msgspec.Meta(ge=0, le=36500)]
+"""0: for ever."""
 
 DEFAULT_MODEL = "claude-sonnet-4-20250514"
 """The one place that names the default model (provider `anthropic`)."""
@@ -68,6 +70,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     lease_s: Positive = 10
     heartbeat_s: Positive = 3
     sweep_s: Positive = 1
+
+    # Retention
+    retention_run_details_days: Days = 30
+    retention_deleted_days: Days = 30
+    housekeeping_s: Positive = 300
 
     # Worker
     worker_max_runs: Count = 400

@@ -10,18 +10,31 @@ from redis.asyncio import Redis
 from common.model.answers import Health
 from common.redis import REDIS_DOWN
 from common.store.database import DATABASE_DOWN, DATABASE_REFUSES, Pool, check_alive
+from common.store.schema import SchemaGate
 
 _LIMIT_S = 4.0
 _log = structlog.get_logger(__name__)
 
 
-async def ask_stores(pool: Pool, redis: Redis) -> Health:
+async def ask_stores(pool: Pool, redis: Redis, schema: SchemaGate) -> Health:
     """Asks both at once, for 4 s at most; without Postgres nothing can be done, without Redis it is done late."""
-    postgres_says, redis_says = await asyncio.gather(_ask(check_alive(pool)), _ask(redis.ping()))
+    postgres_says, redis_says = await asyncio.gather(_ask_postgres(pool, schema), _ask(redis.ping()))
     status: Literal["ok", "degraded", "unavailable"] = "ok" if redis_says == "ok" else "degraded"
-    if postgres_says == "down":
+    if postgres_says != "ok":
         status = "unavailable"
     return Health(status=status, postgres=postgres_says, redis=redis_says)
+
+
+async def _ask_postgres(pool: Pool, schema: SchemaGate) -> Literal["ok", "down", "behind"]:
+    is_behind = False
+
+    async def look() -> None:
+        nonlocal is_behind
+        await check_alive(pool)
+        is_behind = not await schema.is_open(pool)
+
+    answer = await _ask(look())
+    return "behind" if is_behind else answer
 
 
 async def _ask(answer: Awaitable[object]) -> Literal["ok", "down"]:

@@ -64,3 +64,7 @@ class Bell:
             await failpoint("bell.after")
         except REDIS_DOWN as error:
             _log.warning("bell_not_rung", run_id=str(run_id), error=type(error).__name__)
+
+    async def forget_old(self) -> int:
+        """Removes what rang so long ago that Redis has forgotten its job; how much. Raises one of REDIS_DOWN."""
+        return int(await self._redis.zremrangebyscore(QUEUE, "-inf", timestamp_ms() - _BELL_TTL_MS))

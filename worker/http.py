@@ -13,6 +13,7 @@ from common.health import ask_stores
 from common.model.answers import Alive
 from common.peer import may_scrape
 from common.scrape import Scrape
+from common.store.schema import SchemaGate
 from worker.run.resources import Resources
 
 PORTS = 20
@@ -66,9 +67,11 @@ async def _live(_: web.Request) -> web.Response:
 
 
 def _ready(resources: Resources) -> _Answer:
+    schema = SchemaGate()
+
     async def ready(_: web.Request) -> web.Response:
-        health = await ask_stores(resources.pool, resources.redis)
-        is_down = health.postgres == "down"
+        health = await ask_stores(resources.pool, resources.redis, schema)
+        is_down = health.status == "unavailable"
         return _json(health, HTTPStatus.SERVICE_UNAVAILABLE if is_down else HTTPStatus.OK)
 
     return ready

@@ -27,6 +27,8 @@ from common.redis import REDIS_DOWN, open_redis, open_redis_pool, tls_of
 from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
+from common.store.schema import SchemaGate
+from worker.housekeeping import keep_house_for_ever
 from worker.job import RunningRuns, start_run
 from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
@@ -146,6 +148,7 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         "sweep": sweep(resources, runs),
         "bell": _persist(partial(_answer_bells, resources.settings, runs)),
         "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
+        "housekeeping": keep_house_for_ever(resources.pool, resources.bell, resources.settings),
         "offers": _offer(resources.pool, resources.owner, offered),
         "loop lag": measure_loop_lag(),
     }
@@ -237,16 +240,25 @@ def _offers(settings: Settings, providers: list[providers_base.ProviderOffer], t
 
 
 async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> "Pool | None":
-    """The pool, as soon as Postgres answers; None when the worker is told to leave before that."""
+    """The pool, as soon as Postgres answers and is migrated; None when the worker is told to leave before that."""
+    gate = SchemaGate()
     while not leave.is_set():
         try:
-            return await open_pool(settings, size=settings.database_pool_size)
+            pool = await open_pool(settings, size=settings.database_pool_size)
+            is_open = False
+            try:
+                is_open = await gate.is_open(pool)
+            finally:
+                if not is_open:
+                    await close_pool(pool)
+            if is_open:
+                return pool
         except ConfigError:
             raise
         except DATABASE_DOWN as error:
             _log.warning("database_unreachable", error=type(error).__name__)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(leave.wait(), 1.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(leave.wait(), 1.0)
     return None
 
 

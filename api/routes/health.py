@@ -23,14 +23,17 @@ async def live() -> Alive:
     return Alive()
 
 
-@get("/health/ready", responses={503: ResponseSpec(Health, generate_examples=False, description="Without Postgres")})
+@get(
+    "/health/ready",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="Without Postgres, or its migrations")},
+)
 async def ready(resources: Process) -> Response[Health]:
     """Whether requests should come here: yes while Postgres answers, also without Redis. Asks each for 4 s at most.
 
     Redis is the same for all processes: to take each of them out of service for it would end what goes on without it.
     """
-    health = await ask_stores(resources.pool, resources.redis)
-    return Response(health, status_code=503 if health.postgres == "down" else 200)
+    health = await ask_stores(resources.pool, resources.redis, resources.schema)
+    return Response(health, status_code=503 if health.status == "unavailable" else 200)
 
 
 @get("/metrics", media_type=MediaType.TEXT)

@@ -47,11 +47,11 @@ class Health(Wire, kw_only=True):
     """Whether this process can do its work, and which of its two stores answers.
 
     `degraded`: without Redis messages are taken and runs go on, but their events come late. `unavailable`: without
-    Postgres nothing is taken.
+    Postgres nothing is taken; `behind`, it lacks migrations of this version.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
-    postgres: Literal["ok", "down"]
+    postgres: Literal["ok", "down", "behind"]
     redis: Literal["ok", "down"]
 
 

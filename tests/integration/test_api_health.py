@@ -13,9 +13,10 @@ from common.config import Settings
 from common.ids import new_id
 from common.scrape import Scrape
 from common.store.database import open_pool
+from common.store.migrate import load_migrations, migrate
 from tests.support.api_client import LiveApi, live_api, make_conversation, post_message, refusal_of
 from tests.support.eventually import eventually
-from tests.support.servers import running_servers
+from tests.support.servers import Servers, running_servers
 
 
 async def test_healthy_process_says_so_to_anyone(api: LiveApi) -> None:
@@ -50,6 +51,24 @@ async def test_process_that_postgres_refuses_is_not_ready(settings: Settings) ->
                 ready = await (await api.client()).get("/health/ready")
             assert (ready.status_code, ready.json()["postgres"]) == (503, "down")
             assert [log["event"] for log in logs] == ["store_refuses"]
+
+
+async def test_process_on_a_database_without_migrations_waits_for_them(settings: Settings, servers: Servers) -> None:
+    """An API whose tables are not there yet is not ready, says once what is missing, and needs no restart."""
+    url = await servers.create_database(template=None)
+    files = load_migrations()
+    with structlog.testing.capture_logs() as logs:
+        async with live_api(msgspec.structs.replace(settings, database_url=url)) as api:
+            nobody = await api.client()
+            for migrations in (files[:5], files):
+                for _ in range(2):
+                    ready = await nobody.get("/health/ready")
+                    assert (ready.status_code, ready.json()["postgres"]) == (503, "behind")
+                await migrate(url, migrations)
+            assert (await nobody.get("/health/ready")).status_code == 200
+    said = [log["missing"] for log in logs if log["event"] == "database_lacks_migrations"]
+    assert said == [[file.name for file in files], [files[-1].name]]
+    await servers.drop_database(url)
 
 
 async def test_process_that_starts_before_postgres_waits_for_it(settings: Settings, workspace_id: UUID) -> None:
