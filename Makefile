@@ -5,7 +5,7 @@ ARGS ?=
 PAGE := api/web/dist/.tried
 PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test slow chaos teeth check bench plot token migrate page
+.PHONY: install run test slow chaos teeth check bench plot token migrate doctor page
 
 install: .venv/installed $(PAGE)
 
@@ -71,3 +71,7 @@ token: install
 
 migrate: install
 	$(BIN)/throughline migrate
+
+# Examines the system that `make run` runs here, or the one that the environment names.
+doctor: install
+	@$(BIN)/throughline doctor $(ARGS)

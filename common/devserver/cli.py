@@ -12,13 +12,18 @@ from common.config import ConfigError, load_settings, redact_url, require
 from common.devserver.dev import DevOptions, dev
 from common.devserver.dotenv import with_dotenv
 from common.devserver.errors import DevServerError
+from common.devserver.examined import examined_environment
 from common.devserver.health import api_health, worker_health
+from common.devserver.housekeep import housekeep
 from common.devserver.mint_token import DEVELOPER, DEVELOPMENT_WORKSPACE, ROLES, mint_token
 from common.devserver.page import build_page, check_page
 from common.devserver.procfile import find_procfile
 from common.devserver.secret import signing_secret
+from common.doctor.examination import examine
+from common.doctor.findings import as_json, as_text, is_well
 from common.store.database import DATABASE_DOWN
 from common.store.migrate import MigrationError, migrate
+from common.store.schema import find_beyond
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +50,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--procfile", type=Path, help="the commands to run, instead of the project's own")
 
     commands.add_parser("migrate", help="bring the database to this version's schema")
+
+    command = commands.add_parser("doctor", help="look for what is wrong, and say what to do about it")
+    command.add_argument("--ask", action="store_true", help="send one request to each model provider and token issuer")
+    command.add_argument("--json", action="store_true", help="print the findings for programs")
+    command.set_defaults(data=data)
+
+    commands.add_parser("housekeep", help="remove what retention lets go, now instead of within minutes")
 
     command = commands.add_parser("health", help="tell by the exit status whether the process on this host is well")
     command.add_argument("process", choices=("api", "worker"))
@@ -74,12 +86,33 @@ def _migrate(_: argparse.Namespace, environment: Mapping[str, str]) -> int:
     settings = load_settings(environment)
     require(settings, "migration_database_url")
     try:
-        applied = asyncio.run(migrate(settings.migration_database_url))
+        applied, beyond = asyncio.run(_bring_up(settings.migration_database_url))
     except DATABASE_DOWN as error:
         url = redact_url(settings.migration_database_url)
         raise DevServerError(f"cannot reach the database {url}: {error}") from error
-    print("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    for name in applied:
+        print(f"applied {name}")
+    if beyond:
+        print(f"the database is of a newer version, which has {', '.join(beyond)}; nothing was taken back")
+    elif not applied:
+        print("the database is up to date")
     return 0
+
+
+def _doctor(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    findings = asyncio.run(examine(examined_environment(environment, options.data), ask=options.ask))
+    print(as_json(findings) if options.json else as_text(findings))
+    return 0 if is_well(findings) else 1
+
+
+def _housekeep(_: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    removed = asyncio.run(housekeep(load_settings(environment)))
+    print(", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in removed.items()))
+    return 0
+
+
+async def _bring_up(url: str) -> tuple[list[str], list[str]]:
+    return await migrate(url), await find_beyond(url)
 
 
 def _health(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -141,4 +174,12 @@ def _hours(text: str) -> float:
     return hours
 
 
-_COMMANDS = {"dev": _dev, "migrate": _migrate, "health": _health, "page": _page, "token": _token}
+_COMMANDS = {
+    "dev": _dev,
+    "migrate": _migrate,
+    "doctor": _doctor,
+    "housekeep": _housekeep,
+    "health": _health,
+    "page": _page,
+    "token": _token,
+}

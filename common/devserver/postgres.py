@@ -52,7 +52,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@/postgres?host={self._sockets}&port={self._port}"
+        return url_at(self._sockets, self._port)
 
     @property
     def tcp_url(self) -> str | None:
@@ -145,6 +145,11 @@ class Postgres:
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def url_at(sockets: Path, port: int = _DEFAULT_PORT) -> str:
+    """The URL of the server whose socket lies in that folder."""
+    return f"postgresql://postgres@/postgres?host={sockets}&port={port}"
 
 
 def _environment() -> dict[str, str]:
