@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench import growth
 from bench.documents import scenarios as documents
 from bench.operations import scenarios as operations
 from bench.rows import Row, Say, figure_text
@@ -14,6 +15,8 @@ from bench.scenarios import FULL, QUICK, run_streams
 
 _RESULTS = Path(__file__).with_name("results.json")
 _PARTS = ("streams", "operations", "documents")
+_ASKED_FOR = "growth"
+"""Takes minutes to prepare, and says nothing that a change of the hot path would alter: only with --only."""
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one round of a minute or two a part, not the median of three"
     )
-    parser.add_argument("--only", choices=_PARTS, help="one part alone")
+    parser.add_argument("--only", choices=(*_PARTS, _ASKED_FOR), help="one part alone")
     asked = parser.parse_args()
     parts = (asked.only,) if asked.only else _PARTS
     rows = asyncio.run(_run(parts, asked.quick, lambda line: print(line, file=sys.stderr, flush=True)))
@@ -40,6 +43,8 @@ async def _run(parts: tuple[str, ...], quick: bool, say: Say) -> list[Row]:
         found.append(await operations.run_operations(operations.QUICK if quick else operations.FULL, say))
     if "documents" in parts:
         found.append(await documents.run_documents(documents.QUICK if quick else documents.FULL, say))
+    if _ASKED_FOR in parts:
+        found.append(await growth.run_growth(growth.QUICK if quick else growth.FULL, say))
     faults = sum(part.faults for part in found)
     name = "gaps in streams, failed runs, faults of documents"
     total = Row(name=name, value=faults, unit="", target="0", holds=not faults)
