@@ -207,10 +207,9 @@ class _Bench:
                 await remove_run_details(connection, [one.id for one in found if one.workspace_id == workspace_id])
 
     async def _delete_conversation(self) -> None:
-        [found] = await find_deleted_conversations(self._pool, 0, BEFORE_ALL, 1) or [None]
-        if found is not None:
-            async with workspace_transaction(self._pool, found.workspace_id) as connection:
-                await delete_piece_of_conversation(connection, found.id, 0, 500)
+        for one in await find_deleted_conversations(self._pool, 0, BEFORE_ALL, 1):
+            async with workspace_transaction(self._pool, one.workspace_id) as connection:
+                await delete_piece_of_conversation(connection, one.id, 0, 500)
 
 
 def _p95(times: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -12,12 +13,15 @@ from redis.asyncio import Redis
 
 from common import housekeeping
 from common.config import Settings
+from common.devserver.errors import DevServerError
+from common.devserver.housekeep import housekeep
 from common.housekeeping import keep_house
 from common.ids import new_id
 from common.model.run_state import RunState
 from common.queue import QUEUE, Bell
-from common.store.database import Pool, workspace_transaction
+from common.store.database import Pool, open_pool, workspace_transaction
 from common.store.housekeeping import take_round
+from common.store.run_schedule import claim_runs, find_cancelled, find_promotable, sweep_expired
 from tests.support.api_client import make_conversation, post_message
 from tests.support.eventually import eventually
 from tests.support.hand_worker import answer
@@ -323,6 +327,47 @@ async def test_workers_keep_house_by_themselves(pool: Pool, bell: Bell, settings
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+async def test_round_by_hand_removes_and_counts(pool: Pool, settings: Settings) -> None:
+    """`throughline housekeep` does what workers do, at once."""
+    seeded = await _finished(pool, 31)
+    removed = await housekeep(settings)
+    assert {kind: count for kind, count in removed.items() if count} == {"run_details": 1}
+    assert await read_one(pool, seeded, "details_removed_at is not null") == (True,)
+
+
+async def test_round_by_hand_without_postgres_says_so(settings: Settings) -> None:
+    """One line, without the password."""
+    url = "postgresql://me:hidden-word@127.0.0.1:1/db"
+    with pytest.raises(DevServerError, match="cannot reach the database") as raised:
+        await housekeep(msgspec.structs.replace(settings, database_url=url))
+    assert "hidden-word" not in str(raised.value)
+
+
+async def test_nothing_large_is_read_as_a_whole(
+    pool: Pool, bell: Bell, settings: Settings, owner: Any, database_url: str
+) -> None:
+    """Every search of a round, of a claim and of a sweep has an index to go by, however many runs have ended."""
+    seeded = await _finished(pool, 40)
+    await _delete(pool, await _finished(pool, 40), 31)
+    await _document(pool, seeded.workspace_id, 31)
+    # Where there is an index it is taken then, also for a table of a few rows.
+    await owner.execute(f"alter database {urlsplit(database_url).path[1:]} set enable_seqscan = off")
+    large = ("runs", "messages", "tool_calls", "conversations", "documents", "idempotency_keys", "tickets")
+    counted = "select relname, seq_scan from pg_stat_user_tables where relname = any($1)"
+    before = await owner.fetch(f"{counted} order by relname", large)
+    searching = await open_pool(settings, 1)
+    assert (await _keep(searching, bell, settings))["conversations"] == 1
+    await claim_runs(searching, "a worker", 10, 10)
+    await sweep_expired(searching, 0)
+    await find_cancelled(searching)
+    await find_promotable(searching)
+    await searching.fetch("select * from describe_queue()")
+    await searching.execute("select pg_stat_force_next_flush()")
+    await searching.close()
+    await owner.execute("select pg_stat_clear_snapshot()")
+    assert await owner.fetch(f"{counted} order by relname", large) == before
 
 
 async def test_what_sees_across_workspaces_may_read_no_content(owner: Any) -> None:

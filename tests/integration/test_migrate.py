@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from common.config import load_settings
+from common.devserver.cli import main
 from common.store import migrate as migrate_module
 from common.store.database import open_pool
 from common.store.migrate import Migration, MigrationError, load_migrations, migrate
@@ -111,6 +112,18 @@ async def test_migrate_of_newer_database_leaves_it_alone(empty_url: str) -> None
     second = Migration(number=2, name="0002_b.sql", sql="create table b ()")
     await migrate(empty_url, [first, second])
     assert await migrate(empty_url, [first]) == []
+
+
+async def test_command_on_a_newer_database_says_what_it_does_not_know(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`throughline migrate` of a release that is taken back succeeds, and names what stays as it is."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("insert into schema_migrations values (9000, '9000_later.sql', '')")
+    await connection.close()
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", database_url)
+    assert await asyncio.to_thread(main, ["migrate"]) == 0
+    assert "of a newer version, which has 9000_later.sql" in capsys.readouterr().out
 
 
 async def test_migrate_as_owner_with_createrole_makes_a_database_that_serves() -> None:

@@ -103,6 +103,8 @@ def test_token_that_the_api_would_refuse_is_not_minted(
         ["token", "--hours", "0"],
         ["token", "--hours", "nan"],
         ["health", "database"],
+        ["doctor", "--fix"],
+        ["housekeep", "--days", "1"],
     ],
 )
 def test_bad_arguments_end_with_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

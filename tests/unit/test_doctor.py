@@ -1,5 +1,6 @@
 """What the doctor makes of what it sees: each finding, provoked once."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import msgspec
 import pytest
 
 from common.config import Settings, load_settings
+from common.devserver.embedded import sockets_folder
+from common.devserver.examined import examined_environment
 from common.doctor.configuration import check_settings, check_tokens
 from common.doctor.findings import Finding, as_json, as_text, is_well, ok, problem, warning
 from common.doctor.machine import check_open_files, check_page
@@ -215,6 +218,27 @@ def test_report_is_the_same_for_people_and_programs(add: Callable[..., Finding],
     assert lines[0] == "ok       a          fine"
     assert lines[1].split() == [findings[1].status, "long", "name", "strange"]
     assert lines[2].strip() == "-> Mend it."
+
+
+def test_system_that_runs_in_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no store is named, `make doctor` examines what `make run` runs; in production it never does."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = tmp_path / "data"
+    assert examined_environment({}, data) == {}
+    sockets = sockets_folder(data)
+    sockets.mkdir()
+    (sockets / "valkey.sock").touch()
+    found = examined_environment({"PORT": "1"}, data)
+    assert (found["THROUGHLINE_ENV"], found["PORT"]) == ("development", "1")
+    assert found["DATABASE_URL"] == f"postgresql://postgres@/postgres?host={sockets}&port=5432"
+    assert found["REDIS_URL"] == f"unix://{sockets}/valkey.sock"
+    assert len(found["JWT_SECRET"]) >= 32
+    for environment in (
+        {"THROUGHLINE_ENV": "production"},
+        {"DATABASE_URL": "postgresql://a/b"},
+        {"REDIS_URL": "redis://"},
+    ):
+        assert examined_environment(environment, data) == environment
 
 
 def _expect(findings: list[Finding], status: str, says: str) -> None:
