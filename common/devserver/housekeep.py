@@ -4,7 +4,7 @@ from common.config import Settings, redact_url, require
 from common.devserver.errors import DevServerError
 from common.housekeeping import keep_house
 from common.queue import Bell
-from common.redis import open_redis
+from common.redis import open_redis, tls_of
 from common.store.database import DATABASE_DOWN, close_pool, open_pool
 
 _LIMIT_S = 24 * 3600
@@ -15,7 +15,7 @@ async def housekeep(settings: Settings) -> dict[str, int]:
     require(settings, "database_url", "redis_url")
     try:
         pool = await open_pool(settings, size=1)
-        redis = open_redis(settings.queue_redis_url)
+        redis = open_redis(settings.queue_redis_url, tls_of(settings))
         try:
             return await keep_house(pool, Bell(redis), settings, _LIMIT_S)
         finally:

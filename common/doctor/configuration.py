@@ -71,6 +71,9 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
     if settings.throughline_env == "development" and not _is_loopback(settings.host):
         says = f"THROUGHLINE_ENV=development, and HOST={settings.host} is open to others"
         yield warning(check, says, "Set THROUGHLINE_ENV=production, or HOST=127.0.0.1.")
+    if not settings.redis_tls_verify and "rediss" in f"{settings.redis_url} {settings.queue_redis_url}":
+        advice = "Set REDIS_TLS_CA to the authority that has signed its certificate instead."
+        yield warning(check, "REDIS_TLS_VERIFY=false: anybody may pose as Redis", advice)
     for name in ("tool_timeout_s", "provider_first_token_s", "provider_silence_s"):
         if getattr(settings, name) >= settings.run_deadline_s:
             says = f"{name.upper()} is not shorter than RUN_DEADLINE_S"

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from common.config import Settings
 from common.doctor.findings import Finding, ok, problem, warning
+from common.sentinel_url import is_sentinel_url, parse_sentinel_url
 from common.store.database import Connection
 from common.store.diagnosis import (
     DATABASE_FAULTS,
@@ -166,6 +167,9 @@ def judge_queue(queue: Queue, settings: Settings) -> list[Finding]:
 def place(url: str) -> str:
     """Where a URL leads, without who goes there."""
     try:
+        if is_sentinel_url(url):
+            sentinels = parse_sentinel_url(url)
+            return f"{sentinels.master} behind {len(sentinels.sentinels)} sentinels"
         parts = urlsplit(url)
         host = parts.hostname or ", ".join(parse_qs(parts.query).get("host", [])) or parts.path
         port = f":{parts.port}" if parts.port else ""

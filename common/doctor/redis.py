@@ -3,27 +3,32 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.config import Settings
+from common.config import ConfigError, Settings
 from common.doctor.findings import Finding, ok, problem, warning
 from common.doctor.postgres import place
-from common.redis import REDIS_DOWN, open_redis
+from common.redis import REDIS_DOWN, Tls, open_redis, tls_of
 
 _FULL = 0.8
 
 
 async def check_redis(settings: Settings) -> list[Finding]:
     """All that can be said about them; of one that cannot be reached, that, within seconds."""
-    found = await _check(settings.redis_url, "redis", "REDIS_URL")
+    tls = tls_of(settings)
+    found = await _check(settings.redis_url, tls, "redis", "REDIS_URL")
     if settings.queue_redis_url != settings.redis_url:
-        found += await _check(settings.queue_redis_url, "queue redis", "QUEUE_REDIS_URL", is_queue=True)
+        found += await _check(settings.queue_redis_url, tls, "queue redis", "QUEUE_REDIS_URL", is_queue=True)
     return found
 
 
-async def _check(url: str, check: str, variable: str, *, is_queue: bool = False) -> list[Finding]:
+async def _check(url: str, tls: Tls, check: str, variable: str, *, is_queue: bool = False) -> list[Finding]:
     try:
-        redis = open_redis(url)
-    except ValueError:
-        return [problem(check, f"{variable} cannot be read", "Write it as redis://:password@host:6379/0.")]
+        redis = open_redis(url, tls)
+    except (ConfigError, ValueError):
+        # Its words have the URL, of which nobody can say then which part is the password.
+        advice = (
+            "Write it as redis://:password@host:6379/0, with %23 for a # in the password; REDIS_TLS_CA has to exist."
+        )
+        return [problem(check, f"{variable} cannot be read", advice)]
     try:
         return judge_redis(await redis.info(), check, place(url), is_queue=is_queue)
     except REDIS_DOWN as error:

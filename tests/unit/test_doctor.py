@@ -52,6 +52,7 @@ _INFO = {
         ({"REDIS_URL": ""}, "problem", "REDIS_URL is not set"),
         ({"DATABASE_PASSWORD_SIZE": "1", "DATABASE_POOLSIZE": "3"}, "warning", "DATABASE_POOLSIZE is no setting"),
         ({"THROUGHLINE_ENV": "development", "HOST": "0.0.0.0"}, "warning", "open to others"),
+        ({"REDIS_URL": "rediss://a", "REDIS_TLS_VERIFY": "false"}, "warning", "anybody may pose as Redis"),
         ({"TOOL_TIMEOUT_S": "900"}, "warning", "TOOL_TIMEOUT_S is not shorter than RUN_DEADLINE_S"),
         ({"PROVIDER_SILENCE_S": "1000"}, "warning", "PROVIDER_SILENCE_S is not shorter"),
         ({"LEASE_S": "4", "HEARTBEAT_S": "1"}, "warning", "LEASE_S=4 is not longer"),
@@ -200,6 +201,8 @@ def test_built_page_is_well(tmp_path: Path) -> None:
         ("postgresql://me@/postgres?host=/tmp/sockets", "/tmp/sockets/postgres"),
         ("unix:///tmp/valkey.sock", "/tmp/valkey.sock"),
         ("redis://:pa#ss@host:6379", "its URL"),
+        ("redis+sentinel://me:secret@a:1,b:2/main", "main behind 2 sentinels"),
+        ("redis+sentinel://me:sec#ret@a:1,b:2", "its URL"),
     ],
 )
 def test_place_shows_no_password(url: str, shown: str) -> None:
