@@ -10,9 +10,6 @@ create index documents_deleted on documents (deleted_at, id) where deleted_at is
 -- For the cascade from messages, which else reads all calls of the workspace for each of them.
 create index tool_calls_of_message on tool_calls (workspace_id, message_id);
 
--- What was consumed outlives the conversation that it was consumed in.
-alter table model_calls drop constraint if exists model_calls_workspace_id_run_id_fkey;
-
 create or replace function refuse_change_of_terminal_run() returns trigger language plpgsql as $$
 begin
     -- Superseding marks finished runs too.

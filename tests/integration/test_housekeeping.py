@@ -195,7 +195,7 @@ async def test_conversation_reads_the_same_without_details(
 async def test_deleted_conversation_goes_with_all_that_belongs_to_it(
     pool: Pool, bell: Bell, settings: Settings, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in many pieces; no table knows it or its runs any more, but for what was consumed. Others stay."""
+    """Also in many pieces; no table knows it or its runs any more, but for the meter. Others stay."""
     monkeypatch.setattr(housekeeping, "_PIECE", 2)
     old, young = await _finished(pool, 40), await _finished(pool, 40)
     for _ in range(3):
@@ -204,7 +204,7 @@ async def test_deleted_conversation_goes_with_all_that_belongs_to_it(
     await _delete(pool, old, 31)
     await _delete(pool, young, 29)
     assert (await _keep(pool, bell, settings))["conversations"] == 1
-    assert await _tables_with(owner, "conversation_id", old.conversation_id) == set()
+    assert await _tables_with(owner, "conversation_id", old.conversation_id) == {"model_calls"}
     assert await _tables_with(owner, "run_id", old.run.id) == {"model_calls"}
     for seeded in (young, alive):
         assert await read(pool, seeded, f"select count(*) from messages where run_id = '{seeded.run.id}'") == [(2,)]
