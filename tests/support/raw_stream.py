@@ -92,7 +92,8 @@ class RawStream:
     async def _read_head(self) -> None:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         self.status = int(head[0].split()[1])
-        self.headers = dict(line.split(": ", 1) for line in head[1:] if line)
+        fields = (line.split(": ", 1) for line in head[1:] if line)
+        self.headers = {name.lower(): value for name, value in fields}
         if self.headers.get("transfer-encoding") != "chunked":
             self.body = await self._reader.readexactly(int(self.headers.get("content-length", 0)))
             self.ended_cleanly = True
