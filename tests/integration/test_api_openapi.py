@@ -2,6 +2,7 @@
 
 import re
 from typing import Any, get_args
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -10,9 +11,11 @@ import pytest
 from api.errors import STATUS
 from common.errors import ErrorCode
 from common.model.events import Event
+from common.model.messages import Usage
 from common.store.database import Pool
 from tests.support.api_client import LiveApi, make_conversation, post_message
 from tests.support.hand_worker import answer
+from tests.support.metered import meter
 
 
 @pytest.fixture
@@ -107,7 +110,9 @@ async def test_document_says_which_operation_does_what(document: Any) -> None:
     assert not re.search(r"\.(py|md|sql)\b", msgspec.json.encode(document).decode())
 
 
-async def test_document_requires_every_field_of_an_answer(document: Any, client: httpx.AsyncClient, pool: Pool) -> None:
+async def test_document_requires_every_field_of_an_answer(
+    document: Any, client: httpx.AsyncClient, pool: Pool, workspace_id: UUID
+) -> None:
     """What an answer carries is what its shape requires, no more and no less."""
     shapes = document["components"]["schemas"]
     conversation_id = await make_conversation(client)
@@ -118,6 +123,8 @@ async def test_document_requires_every_field_of_an_answer(document: Any, client:
     page = (await client.get("/v1/agents")).json()
     document_detail = (await client.post("/v1/documents", json={"name": "D", "content": "text"})).json()
     history = (await client.get(f"/v1/documents/{document_detail['id']}/history")).json()
+    await meter(pool, workspace_id, "2026-11-01T12:00:00Z", Usage())
+    usage = (await client.get("/v1/usage", params={"to": "2026-11-01"})).json()
 
     for name, found in [
         ("Accepted", accepted),
@@ -130,6 +137,9 @@ async def test_document_requires_every_field_of_an_answer(document: Any, client:
         ("AgentPage", page),
         ("DocumentDetail", document_detail),
         ("DocumentEdit", history["data"][0]),
+        ("UsageReport", usage),
+        ("UsageGroup", usage["data"][0]),
+        ("UsageSum", usage["total"]),
     ]:
         assert set(shapes[name]["required"]) == set(shapes[name]["properties"]) == set(found), name
     assert shapes["AgentSettings"]["required"] == []
