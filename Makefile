@@ -5,7 +5,7 @@ ARGS ?=
 PAGE := api/web/dist/.tried
 PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test slow chaos teeth check bench plot token migrate doctor page
+.PHONY: install run test fuzz slow chaos teeth check bench plot token migrate doctor page
 
 install: .venv/installed $(PAGE)
 
@@ -45,6 +45,12 @@ slow: install
 chaos: install
 	CHAOS=full EVENT_LOG_EXAMPLES=1000 RUN_MODEL_EXAMPLES=500 $(BIN)/python -m pytest \
 		tests/chaos tests/integration/test_event_log_model.py tests/integration/test_run_model.py --timeout 1200 $(ARGS)
+
+# Requests that schemathesis makes of the OpenAPI document, others each time; failures are printed with their seed.
+# More for each operation: make fuzz EXAMPLES=5000
+EXAMPLES ?= 500
+fuzz: install
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_api_schema.py $(ARGS)
 
 # Breaks the guards of tests/teeth/breakages.py one by one, in a copy: a test must fail each time. Takes half an hour.
 # One: make teeth ARGS=fence

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -14,9 +14,11 @@ from api.auth import TokenVerifier
 from api.body import JsonRequest
 from api.collaboration.rooms import Rooms
 from api.errors import answer_error
+from api.headers import ANSWER_HEADERS, policy_of_style
 from api.openapi import JsonDocument, operation_id
 from api.prices import load_prices
-from api.reference_page import ReferencePage
+from api.query import refuse_unknown_parameters
+from api.reference_page import STYLE, ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
 from api.routes.agents import agents
@@ -67,6 +69,8 @@ def create_app(settings: Settings) -> Litestar:
         },
         exception_handlers={Exception: answer_error},
         middleware=[measured.middleware],
+        before_request=refuse_unknown_parameters,
+        response_headers=ANSWER_HEADERS,
         request_class=JsonRequest,
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings),
@@ -121,7 +125,9 @@ def _openapi() -> OpenAPIConfig:
         title="Throughline",
         version="1",
         description=_DESCRIPTION,
-        path="/schema",
+        openapi_router=Router(
+            "/schema", route_handlers=[], include_in_schema=False, response_headers=policy_of_style(STYLE)
+        ),
         render_plugins=[ReferencePage(path="/"), JsonDocument()],
         components=Components(security_schemes={"token": bearer}),
         security=[{"token": []}],

@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException, ValidationException
 
+from api.headers import ANSWER_HEADERS
 from common.errors import ErrorCode, ThroughlineError
 from common.model.answers import ErrorAnswer, ErrorDetail
 from common.redis import REDIS_DOWN
@@ -92,7 +93,7 @@ def answer_in_form(
         msgspec.json.encode(form(known)),
         status_code=STATUS[known.code],
         media_type=MediaType.JSON,
-        headers={**headers, **_HEADERS.get(known.code, {})},
+        headers={**ANSWER_HEADERS, **headers, **_HEADERS.get(known.code, {})},
     )
 
 

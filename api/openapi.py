@@ -105,7 +105,8 @@ def _response(response: Json) -> Json:
         media_type: {**body, "schema": _STREAM if media_type == "text/event-stream" else body["schema"]}
         for media_type, body in response.get("content", {}).items()
     }
-    return {**response, "content": content} if content else response
+    said = {word: part for word, part in response.items() if word != "headers"}  # The same for all, and for browsers.
+    return {**said, "content": content} if content else said
 
 
 def _schemas() -> Json:

@@ -13,7 +13,7 @@ from api.openapi import complete
 
 Json = dict[str, Any]
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222;
 overflow-wrap: anywhere; }
 code { font: 14px/1.4 ui-monospace, monospace; } a { color: #0b57d0; } nav li { margin: .1rem 0; }
@@ -66,7 +66,7 @@ class ReferencePage(OpenAPIRenderPlugin):
         ]
         head = (
             '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><title>{escape(info["title"])}</title><style>{_STYLE}</style>'
+            f'<link rel="icon" href="data:,"><title>{escape(info["title"])}</title><style>{STYLE}</style>'
         )
         return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>".encode()
 

@@ -13,6 +13,7 @@ from litestar import Litestar, Request, Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from api.headers import PROTECTION
 from api.relay.batch import Encoder
 from api.relay.follow import Follower
 from api.relay.hub import Hub, Subject
@@ -29,6 +30,7 @@ HEARTBEAT_S = 15.0
 _OPENING = b":ok\n"
 _HEARTBEAT = b": hb\n"
 _HEADERS = {
+    **PROTECTION,
     "content-type": EVENT_STREAM,
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",

@@ -42,6 +42,12 @@ After = Annotated[
     str | None,
     QueryParameter(name="after", description="As `Last-Event-ID`, for those who cannot send it; the header wins."),
 ]
+QueryLastEventId = Annotated[
+    str | None,
+    QueryParameter(
+        name="lastEventId", description="As `after`, and wins over it: some clients add it when they reconnect."
+    ),
+]
 TicketText = Annotated[
     str | None, QueryParameter(name="ticket", description="Instead of a token, for clients that send no headers.")
 ]
@@ -67,12 +73,13 @@ async def stream_run(
     principal: Asker,
     run_id: FromPath[UUID],
     last_event_id: LastEventId = None,
+    query_last_event_id: QueryLastEventId = None,
     after: After = None,
     ticket: TicketText = None,
 ) -> Response[str]:
     """Streams a run's events, from its first one or after a cursor, to its end."""
     refuse_when_stopping(resources)
-    cursor = _read_cursor(last_event_id, after)
+    cursor = _read_cursor(last_event_id, query_last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         run = await select_run(connection, run_id)
     if run is None:
@@ -97,6 +104,7 @@ async def stream_conversation(
         UUID | None, QueryParameter(name="triggerMessageId", description="The run that this message started.")
     ] = None,
     last_event_id: LastEventId = None,
+    query_last_event_id: QueryLastEventId = None,
     after: After = None,
     ticket: TicketText = None,
 ) -> Response[str]:
@@ -104,7 +112,7 @@ async def stream_conversation(
     run.
     """
     refuse_when_stopping(resources)
-    cursor = _read_cursor(last_event_id, after)
+    cursor = _read_cursor(last_event_id, query_last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         if await select_conversation(connection, conversation_id) is None:
             raise not_found()
@@ -152,8 +160,9 @@ def refuse_when_stopping(resources: Resources) -> None:
         raise ThroughlineError(ErrorCode.UNAVAILABLE, "This server is about to stop. Try again.")
 
 
-def _read_cursor(last_event_id: str | None, after: str | None) -> Cursor | None:
-    text = after if last_event_id is None else last_event_id
+def _read_cursor(*texts: str | None) -> Cursor | None:
+    """The first that was sent."""
+    text = next((text for text in texts if text is not None), None)
     if text is None:
         return None
     cursor = parse_cursor(text)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from litestar import Request, Response, get
 from litestar.types import ControllerRouterHandler
 
+from api.headers import PROTECTION
 from api.web.development import development_token, has_development_token
 from common.config import Settings
 
@@ -28,11 +29,9 @@ _POLICY = "; ".join(
     )
 )
 _HEADERS = {
+    **PROTECTION,
     "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
 }
 _FOREVER = "public, max-age=31536000, immutable"
 _NOT_BUILT = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Throughline</title>

@@ -132,7 +132,7 @@ async def test_error_of_ours_says_nothing_of_the_inside(api: LiveApi, workspace_
     await owner.close()
 
     with structlog.testing.capture_logs() as logs:
-        answer = await client.get("/v1/agents", params={"cursor_of_a_secret": "ticket"})
+        answer = await client.get("/v1/agents", params={"workspaceId": str(workspace_id)})
 
     assert refusal_of(answer) == (500, "internal")
     assert answer.json()["error"]["message"] == "Something went wrong on our side."

@@ -1,5 +1,7 @@
 """A worker by hand: the real claim, commit and end of a run, at the moment that a test chooses."""
 
+import asyncio
+from typing import NoReturn
 from uuid import UUID
 
 from common.ids import EventId
@@ -49,6 +51,15 @@ async def answer(pool: Pool, text: str = "hello back") -> UUID:
     await commit_step(pool, claimed, text)
     await complete(pool, claimed)
     return claimed.run_id
+
+
+async def answer_all(pool: Pool) -> NoReturn:
+    """The whole life of every run that becomes due, until it is cancelled."""
+    while True:
+        for claimed in await claim_runs(pool, "by hand", LEASE_S, 10):
+            await commit_step(pool, claimed, "hello back")
+            await complete(pool, claimed)
+        await asyncio.sleep(0.02)
 
 
 async def _end(pool: Pool, claimed: Claim, outcome: Completed | CancelledBy) -> Settled:
