@@ -21,6 +21,27 @@ TENANT_TABLES = """
 """
 
 
+KEYS = """
+    select con.conname::text as name, con.contype::text as kind,
+           (select attname::text from pg_attribute where attrelid = con.conrelid and attnum = con.conkey[1]) as own,
+           (select attname::text from pg_attribute where attrelid = con.confrelid and attnum = con.confkey[1]) as other
+    from pg_constraint con
+    join pg_attribute a on a.attrelid = con.conrelid and a.attname = 'workspace_id'
+    where con.contype in ('p', 'u', 'f') and con.connamespace = 'public'::regnamespace
+"""
+SCHEDULER = "throughline_scheduler"
+DEFINERS = """
+    select p.proname::text as name, r.rolname::text as owner, p.proconfig[1] as path,
+           has_function_privilege('public', p.oid, 'execute') as for_everybody
+    from pg_proc p join pg_roles r on r.oid = p.proowner
+    where p.prosecdef and p.pronamespace = 'public'::regnamespace
+"""
+SCHEDULER_COLUMNS = """
+    select table_name::text as table, column_name::text as column from information_schema.column_privileges
+    where grantee = $1 and privilege_type = 'SELECT'
+"""
+
+
 async def test_every_table_with_a_workspace_is_protected(database_url: str) -> None:
     """Enabled, forced, with a policy that checks reads and writes; fails for a table that somebody forgets."""
     owner = await asyncpg.connect(database_url)
@@ -37,6 +58,46 @@ async def test_every_table_with_a_workspace_is_protected(database_url: str) -> N
         assert table["forced"], table["name"]
         assert "workspace" in table["policies"], table["name"]
     assert unchecked == []
+
+
+async def test_keys_lead_to_ones_own_workspace_alone(database_url: str) -> None:
+    """Primary, unique and foreign keys of protected tables begin with the workspace, on both sides of a reference.
+
+    But for the ids of runs, by which workers know them: the server alone makes these, so nobody can ask for a taken one.
+    """
+    owner = await asyncpg.connect(database_url)
+    keys = await owner.fetch(KEYS)
+    await owner.close()
+
+    assert {key["kind"] for key in keys} == {"p", "u", "f"}
+    assert len(keys) > 20
+    for key in keys:
+        assert key["own"] == "workspace_id" or key["name"] == "runs_id_key", key
+        assert key["other"] in (None, "workspace_id"), key
+
+
+async def test_what_sees_across_workspaces_tells_no_content(database_url: str) -> None:
+    """Functions that run as another role run as the scheduler, with a pinned search path, and not for everybody; the
+    scheduler itself is nobody special, and may read no column that holds what people or models say."""
+    owner = await asyncpg.connect(database_url)
+    functions = await owner.fetch(DEFINERS)
+    scheduler = await owner.fetchrow(
+        "select rolsuper, rolbypassrls, rolcanlogin from pg_roles where rolname = $1", SCHEDULER
+    )
+    columns = await owner.fetch(SCHEDULER_COLUMNS, SCHEDULER)
+    await owner.close()
+
+    assert len(functions) >= 7
+    for function in functions:
+        assert function["owner"] == SCHEDULER, function["name"]
+        assert function["path"] == "search_path=pg_catalog, public, pg_temp", function["name"]
+        assert not function["for_everybody"], function["name"]
+    assert tuple(scheduler) == (False, False, False)
+    content = {"content", "edited_content", "reasoning", "title", "instructions", "system_prompt", "partial_text"}
+    content |= {"arguments", "result", "tool_calls", "error", "answer", "update", "snapshot", "hash", "settings"}
+    assert not {(row["table"], row["column"]) for row in columns if row["column"] in content}
+    assert columns
+    assert {row["table"] for row in columns} <= {"runs", "documents", "availability", "tool_calls"}
 
 
 @pytest.fixture

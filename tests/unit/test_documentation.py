@@ -50,3 +50,17 @@ def test_page_links_to_what_exists(page: Path) -> None:
     """Every link to a file leads somewhere."""
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_every_promise_of_security_names_its_test() -> None:
+    """Each row of the table leads to test files that are there and hold tests."""
+    text = (_ROOT / "docs/security.md").read_text("utf-8")
+    [table] = re.findall(r"## Promises\n((?:\|.*\n)+)", text)
+    promises = table.splitlines()[2:]
+
+    assert len(promises) >= 17
+    for promise in promises:
+        held_by = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", promise.rpartition(" | ")[2])
+        assert held_by, promise
+        for test in held_by:
+            assert re.search(r"^(async )?def test_", (_ROOT / test).read_text("utf-8"), re.MULTILINE), test
