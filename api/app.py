@@ -17,7 +17,7 @@ from api.errors import answer_error
 from api.headers import ANSWER_HEADERS, policy_of_style
 from api.openapi import JsonDocument, operation_id
 from api.prices import load_prices
-from api.query import refuse_unknown_parameters
+from api.query import check_parameters
 from api.reference_page import STYLE, ReferencePage
 from api.relay.hub import Hub
 from api.resources import Resources
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> Litestar:
         },
         exception_handlers={Exception: answer_error},
         middleware=[measured.middleware],
-        before_request=refuse_unknown_parameters,
+        before_request=check_parameters,
         response_headers=ANSWER_HEADERS,
         request_class=JsonRequest,
         request_max_body_size=settings.max_body_bytes,

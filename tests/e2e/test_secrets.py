@@ -19,16 +19,17 @@ _SECRET = "what nobody else may read"
 async def test_key_of_a_provider_gets_nowhere(running: Running, someone: Client, provider: str) -> None:
     """The provider says it in its refusal, as real ones do; it is in no answer, event, log, row or entry."""
     key = _KEYS[provider]
-    refusals = [
+    refusals: list[dict[str, Any] | str] = [
         {"type": "error", "error": {"type": "authentication_error", "message": f"Incorrect API key provided: {key}."}},
         f"<html>{key}</html>",
     ]
     running.system.models.script(*(Reply(status=401, body=body) for body in refusals))
-    told = []
+    told: list[Any] = []
     for _ in refusals:
         run = await someone.start("please", provider=provider, model="m")
-        told += [await someone.events(run), await someone.run(run), await someone.messages(run)]
-        assert told[-2]["state"] == "failed"
+        events, ended = await someone.events(run), await someone.run(run)
+        assert ended["state"] == "failed"
+        told += [events, ended, await someone.messages(run)]
 
     assert any(key in str(request.headers) for request in running.system.models.requests)
     everything = [
@@ -86,8 +87,8 @@ async def _rows(system: System) -> list[str]:
 
 
 async def _entries(system: System) -> list[str]:
-    redis = open_redis(system.servers.redis_url)
-    found: list[Any] = []
+    redis: Any = open_redis(system.servers.redis_url)
+    found = []
     async for key in redis.scan_iter():
         match await redis.type(key):
             case b"stream":

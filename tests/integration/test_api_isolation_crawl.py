@@ -58,7 +58,22 @@ ELSEWHERE: dict[str, str] = {
 
 HARMLESS = frozenset(
     {
-        *("archived", "content", "deleted", "ifBusy", "instructions", "limit", "maxSteps", "message", "messages"),
+        *(
+            "agent",
+            "archived",
+            "content",
+            "deleted",
+            "from",
+            "groupBy",
+            "to",
+            "user",
+            "ifBusy",
+            "instructions",
+            "limit",
+            "maxSteps",
+            "message",
+            "messages",
+        ),
         *("name", "pinned", "provider", "q", "role", "run", "settings", "starting_after", "state", "stream"),
         *("superseded", "systemPrompt", "title", "tools", "trigger", "X-AI-SDK-Version"),
         # Of OpenAI's own; what is not spoken here is refused.

@@ -48,6 +48,23 @@ async def test_strange_name_is_refused_as_any_other(client: httpx.AsyncClient) -
         assert len(refused.json()["error"]["message"]) < 200
 
 
+async def test_null_is_no_value(client: httpx.AsyncClient) -> None:
+    """It would be read as if the filter were not there; in a search it is a word."""
+    conversation_id = await make_conversation(client, title="null and void")
+    for query in (
+        "runs?state=null",
+        "runs?state=queued&state=NULL",
+        "runs?conversationId=Null",
+        "conversations?pinned=null",
+        f"conversations/{conversation_id}/stream?triggerMessageId=null",
+    ):
+        refused = await client.get(f"/v1/{query}")
+        assert refusal_of(refused) == (400, "invalid_request"), query
+        assert "null is no value" in refused.json()["error"]["message"]
+    found = await client.get("/v1/conversations?q=null")
+    assert [one["id"] for one in found.json()["data"]] == [conversation_id]
+
+
 async def test_parameter_is_looked_at_after_the_token(api: LiveApi) -> None:
     """Who is nobody learns nothing of what an operation has."""
     nobody = await api.client()

@@ -12,11 +12,15 @@ from common.queue import deserialize, serialize
 ran: list[str] = []
 
 
+def run() -> None:
+    ran.append("by pickle")
+
+
 class Malice:
     """Runs something while it is unpickled."""
 
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return ran.append, ("by pickle",)
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return run, ()
 
 
 def test_job_is_read_as_it_was_written() -> None:
