@@ -27,9 +27,7 @@ from common.store.housekeeping import (
     remove_run_details,
 )
 
-KINDS = ("idempotency_keys", "tickets", "conversations", "documents", "run_details", "bells")
-"""What is removed, as a round counts it."""
-
+_KINDS = ("idempotency_keys", "tickets", "conversations", "documents", "run_details", "bells")
 _BATCH = 100
 _PIECE = 500
 _LOCK_S = 1.0
@@ -54,7 +52,7 @@ class _Round:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + limit_s
-        self._removed = dict.fromkeys(KINDS, 0)
+        self._removed = dict.fromkeys(_KINDS, 0)
 
     async def run(self) -> dict[str, int]:
         await self._of_workspaces("idempotency_keys", find_workspaces_of_old_keys, delete_old_keys)
@@ -104,6 +102,9 @@ class _Round:
             _log.info("housekeeping_postponed", what=what, error=type(error).__name__)
         except Exception:
             _log.exception("housekeeping_broke", what=what)
+        await self._pause_since(began)
+
+    async def _pause_since(self, began: float) -> None:
         await asyncio.sleep(self._loop.time() - began)
 
     async def _remove_some(self, workspace_id: UUID, remove: Callable[[Connection, int], Awaitable[int]]) -> int:
@@ -113,8 +114,11 @@ class _Round:
     async def _delete_conversation(self, one: Outdated, days: int) -> int:
         left = "more"
         while left == "more" and self._has_time():
+            began = self._loop.time()
             async with workspace_transaction(self._pool, one.workspace_id, lock_timeout_s=_LOCK_S) as connection:
                 left = await delete_piece_of_conversation(connection, one.id, days, _PIECE)
+            if left == "more":
+                await self._pause_since(began)
         return int(left == "gone")
 
     async def _delete_document(self, one: Outdated, days: int) -> int:

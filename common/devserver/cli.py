@@ -56,7 +56,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the findings for programs")
     command.set_defaults(data=data)
 
-    commands.add_parser("housekeep", help="remove what retention lets go, now instead of within minutes")
+    command = commands.add_parser("housekeep", help="remove what retention lets go, now instead of within minutes")
+    command.set_defaults(data=data)
 
     command = commands.add_parser("health", help="tell by the exit status whether the process on this host is well")
     command.add_argument("process", choices=("api", "worker"))
@@ -105,8 +106,8 @@ def _doctor(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return 0 if is_well(findings) else 1
 
 
-def _housekeep(_: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    removed = asyncio.run(housekeep(load_settings(environment)))
+def _housekeep(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    removed = asyncio.run(housekeep(load_settings(examined_environment(environment, options.data))))
     print(", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in removed.items()))
     return 0
 

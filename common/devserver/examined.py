@@ -1,4 +1,4 @@
-"""What `throughline doctor` examines: what the environment names, or the system that runs with this folder."""
+"""What `throughline doctor` and `housekeep` look after: what the environment names, or the system of this folder."""
 
 from collections.abc import Mapping
 from pathlib import Path

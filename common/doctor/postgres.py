@@ -13,13 +13,14 @@ from common.store.diagnosis import (
     Role,
     Server,
     Workers,
+    as_service,
     connect_to_look,
     read_queue,
+    read_role,
     read_server,
     read_unprotected_tables,
     read_unrestricted_scheduler,
     read_workers,
-    take_role,
 )
 from common.store.schema import Schema, read_schema
 
@@ -51,24 +52,26 @@ async def check_postgres(settings: Settings) -> list[Finding]:
 async def _look(connection: Connection, settings: Settings) -> list[Finding]:
     server = await read_server(connection)
     found = judge_server(server, place(settings.database_url))
+    role = settings.database_role
     try:
-        role = await take_role(connection, settings.database_role)
+        async with as_service(connection, role):
+            found.append(judge_role(await read_role(connection), await read_unrestricted_scheduler(connection)))
+            found.append(judge_tables(await read_unprotected_tables(connection)))
     except DATABASE_FAULTS as error:
-        says = f"cannot become {settings.database_role}: {_words(error)}"
         advice = "Run `throughline migrate` as the owner, or `grant throughline_app to <the login of DATABASE_URL>`."
-        return [*found, problem("role", says, advice)]
-    found.append(judge_role(role, await read_unrestricted_scheduler(connection)))
-    schema = await read_schema(connection)
+        return [*found, problem("role", f"cannot become {role}: {_words(error)}", advice)]
+    async with as_service(connection, role):
+        schema = await read_schema(connection)
     found.append(judge_schema(schema))
-    found.append(judge_tables(await read_unprotected_tables(connection)))
     if schema.lacks:
         return found
-    workers = await read_workers(connection)
-    queue = await read_queue(connection)
+    async with as_service(connection, role):
+        workers, queue = await read_workers(connection), await read_queue(connection)
     if queue.forgotten:
         # Between an end and the promotion behind it there is a moment of which nobody has to hear.
         await asyncio.sleep(2 * settings.sweep_s)
-        queue = await read_queue(connection)
+        async with as_service(connection, role):
+            queue = await read_queue(connection)
     return [*found, judge_connections(server, workers, settings), judge_workers(workers), *judge_queue(queue, settings)]
 
 

@@ -1,6 +1,8 @@
 """What Postgres says of itself, of its roles and of the work that it holds, for whoever looks for a fault."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import asyncpg
@@ -80,10 +82,20 @@ async def read_server(connection: Connection) -> Server:
     return Server(**row, skew_s=theirs - (asked + time.time()) / 2)
 
 
-async def take_role(connection: Connection, role: str) -> Role:
-    """Becomes what the service becomes; nothing where `role` is empty. Raises one of DATABASE_FAULTS."""
-    if role:
-        await connection.execute("select set_config('role', $1, false)", role)
+@asynccontextmanager
+async def as_service(connection: Connection, role: str) -> AsyncIterator[None]:
+    """A transaction that is what the service becomes (where `role` is empty: what the URL says), and only reads.
+
+    Nothing of it outlasts it: behind a pooler the next one may have another connection. Raises one of DATABASE_FAULTS.
+    """
+    async with connection.transaction(readonly=True):
+        if role:
+            await connection.execute("select set_config('role', $1, true)", role)
+        yield
+
+
+async def read_role(connection: Connection) -> Role:
+    """Who it has become."""
     row = await connection.fetchrow(
         """
         select current_user::text as name, r.rolsuper or r.rolbypassrls as is_unrestricted,

@@ -2,6 +2,7 @@
 
 from tests.teeth.breakage import Breakage, Change
 from tests.teeth.documents import DOCUMENT_BREAKAGES
+from tests.teeth.housekeeping import HOUSEKEEPING_BREAKAGES
 
 _APPEND = "tests/integration/test_eventlog_append.py"
 _SINK = "tests/integration/test_eventlog_sink.py"
@@ -30,6 +31,7 @@ def _seams(*ids: str) -> tuple[str, ...]:
 
 BREAKAGES = (
     *DOCUMENT_BREAKAGES,
+    *HOUSEKEEPING_BREAKAGES,
     Breakage(
         "append-fence",
         "the append script refuses an older attempt than the head's",
