@@ -5,6 +5,7 @@ import csv
 import io
 from datetime import date
 from typing import Annotated, Any, get_args
+from uuid import UUID
 
 import msgspec
 from litestar import Response, Router, get
@@ -51,6 +52,10 @@ GroupBy = Annotated[
 OfUser = Annotated[
     str | None, QueryParameter(name="user", min_length=1, max_length=255, description="The calls of one user alone.")
 ]
+OfConversation = Annotated[
+    UUID | None,
+    QueryParameter(name="conversationId", description="The calls of one conversation alone; it may be deleted."),
+]
 GroupLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many groups at most.")]
 GroupCursor = Annotated[
     str | None,
@@ -74,6 +79,7 @@ async def get_usage(
     last_day: LastDay = None,
     group_by: GroupBy = "day",
     of_user: OfUser = None,
+    of_conversation: OfConversation = None,
     limit: GroupLimit = 1000,
     cursor: GroupCursor = None,
 ) -> Response[UsageReport]:
@@ -85,7 +91,8 @@ async def get_usage(
     dimensions = [dimension for dimension in _DIMENSIONS if dimension in asked]
     _check_role(principal, dimensions, of_user)
     periods = cut_into_periods(first_day, last_day, by_day="day" in asked, prices=prices)
-    cursors = ListCursor("usage", principal.workspace_id, periods.first, periods.last, dimensions, of_user)
+    filters = (periods.first, periods.last, dimensions, of_user, of_conversation)
+    cursors = ListCursor("usage", principal.workspace_id, *filters)
     after = cursors.read(cursor, Place)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         spent = await select_spent(
@@ -94,6 +101,7 @@ async def get_usage(
             by_agent="agent" in asked,
             by_user="user" in asked,
             of_user=of_user,
+            of_conversation=of_conversation,
             limit=MAX_PARTS + 1,
         )
     if len(spent) > MAX_PARTS:

@@ -39,11 +39,12 @@ async def select_spent(
     by_agent: bool,
     by_user: bool,
     of_user: str | None,
+    of_conversation: UUID | None,
     limit: int,
 ) -> list[Spent]:
     """The calls begun between the first and the last of `bounds`, which ascend; a period lies between two neighbours.
 
-    `of_user` leaves out all others'. At most `limit` rows, in no order.
+    `of_user` and `of_conversation` leave out all others'. At most `limit` rows, in no order.
     """
     agent, user = "agent_id" if by_agent else "null::uuid", "created_by" if by_user else "null::text"
     # One range of the index after the other: told that many days are one range, Postgres sorts all its calls on disk.
@@ -64,14 +65,16 @@ async def select_spent(
                    coalesce(sum(input_tokens + output_tokens) filter (where estimated), 0)::bigint
                        as estimated_tokens
             from model_calls
-            where started_at >= p.begins and started_at < p.ends and ($3::text is null or created_by = $3)
+            where started_at >= p.begins and started_at < p.ends
+              and ($3::text is null or created_by = $3) and ($4::uuid is null or conversation_id = $4)
             group by provider, model{", agent_id" if by_agent else ""}{", created_by" if by_user else ""}
         ) c
-        limit $4
+        limit $5
         """,
         bounds[:-1],
         bounds[1:],
         of_user,
+        of_conversation,
         limit,
     )
     # In a thread: tens of thousands of rows would hold up everybody's streams for a tenth of a second.

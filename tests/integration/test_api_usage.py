@@ -156,6 +156,15 @@ async def test_usage_outlives_what_was_deleted(owner: httpx.AsyncClient, pool: P
     assert await _ask(owner, groupBy="day,model,agent,user") == before
 
 
+async def test_usage_of_one_conversation_is_told(owner: httpx.AsyncClient, pool: Pool, workspace_id: UUID) -> None:
+    """Its calls alone, also when it is gone; of one that never was, nothing."""
+    conversation_id = await meter(pool, workspace_id, "2026-11-01T12:00:00Z", CUT)
+    async with workspace_transaction(pool, workspace_id) as connection:
+        await connection.execute("delete from conversations where id = $1", conversation_id)
+    assert (await _ask(owner, conversationId=conversation_id))["total"]["inputTokens"] == CUT.input_tokens
+    assert (await _ask(owner, conversationId=new_id()))["total"]["calls"] == 0
+
+
 @pytest.mark.parametrize("role", ["member", "viewer"])
 async def test_who_has_used_how_much_is_told_to_owners_and_admins(
     api: LiveApi, workspace_id: UUID, metered: None, role: str
@@ -227,6 +236,7 @@ BAD_QUESTIONS: list[tuple[dict[str, str], str]] = [
     ({"groupBy": ""}, "groupBy: "),
     ({"groupBy": "day,"}, "groupBy: "),
     ({"user": ""}, "user: "),
+    ({"conversationId": "x"}, "conversationId: "),
     ({"user": "\x00"}, "user: text may not contain U+0000"),
     ({"limit": "0"}, "limit: "),
 ]

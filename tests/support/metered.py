@@ -20,7 +20,7 @@ async def meter(
     agent_id: UUID | None = None,
     user: str = "alice",
 ) -> UUID:
-    """A completed call that began at this time (RFC 3339), of a run of its own; the run."""
+    """A completed call that began at this time (RFC 3339), in a conversation of its own; the conversation."""
     run = (await seed_run(pool, workspace_id=workspace_id)).run
     async with workspace_transaction(pool, workspace_id) as connection:
         await connection.execute("update runs set agent_id = $2, created_by = $3 where id = $1", run.id, agent_id, user)
@@ -44,4 +44,4 @@ async def meter(
             usage.estimated,
             datetime.fromisoformat(at),
         )
-    return run.id
+    return run.conversation_id
