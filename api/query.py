@@ -23,7 +23,7 @@ async def check_parameters(request: "Request[Any, Any, Any]") -> None:
 
     Other projects' protocols (`/ai`, `/openai`) may say more than we know, as may probes and links to the page.
     """
-    if not request.query_params or not request.scope["path"].startswith(_API):
+    if not request.query_params or not request.scope["path_template"].startswith(_API):
         return
     known = known_parameters(request.route_handler)
     unknown = request.query_params.keys() - known

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath, JSONBody, QueryParameter
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
 from api.auth import Principal, authenticate
 from api.errors import invalid, not_found
@@ -52,7 +52,7 @@ _TELL_S = 1.0
 class _Before(NamedTuple):
     """The position in a document's history."""
 
-    first_seq: int
+    first_seq: Annotated[int, Meta(ge=0, lt=2**63)]
 
 
 @post("/", responses=refusals(413, 415))

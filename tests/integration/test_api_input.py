@@ -4,14 +4,17 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
 import structlog
 
+from api.pagination import ListCursor
 from common.ids import new_id
 from tests.support.api_client import make_conversation, post_message, refusal_of
 from tests.support.eventually import eventually
@@ -267,6 +270,28 @@ async def test_wrong_query_parameter_is_named(client: httpx.AsyncClient, targets
         "/v1/agents?limit=1&limit=2",
     ):
         assert (await client.get(query)).status_code < 500, query
+
+
+async def test_cursor_made_by_hand_is_no_error_of_ours(client: httpx.AsyncClient, workspace_id: UUID) -> None:
+    """Whoever knows how cursors are made gets no further with one: it is refused, or leads past one's own things."""
+    conversation_id = await make_conversation(client)
+    document_id = (await client.post("/v1/documents", json={"name": "D", "content": "x"})).json()["id"]
+    messages = ListCursor("messages", workspace_id, UUID(conversation_id), False)
+    edits = ListCursor("document edits", workspace_id, UUID(document_id))
+    agents = ListCursor("agents", workspace_id)
+    edges = (-(2**63), -1, 0, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
+    days = [day.replace(tzinfo=UTC) for day in (datetime.min, datetime.max)]
+    made = [
+        *((f"conversations/{conversation_id}/messages", messages.write((edge, edge))) for edge in edges),
+        *((f"documents/{document_id}/history", edits.write((edge,))) for edge in edges),
+        *(("agents", agents.write((day, new_id()))) for day in days),
+    ]
+    statuses = set()
+    for path, cursor in made:
+        found = await client.get(f"/v1/{path}", params={"cursor": cursor})
+        assert found.status_code == 200 or refusal_of(found) == (400, "invalid_cursor"), (path, cursor)
+        statuses.add(found.status_code)
+    assert statuses == {200, 400}
 
 
 @pytest.mark.usefixtures("unchanged")

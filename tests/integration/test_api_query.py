@@ -48,6 +48,14 @@ async def test_strange_name_is_refused_as_any_other(client: httpx.AsyncClient) -
         assert len(refused.json()["error"]["message"]) < 200
 
 
+async def test_path_that_is_spelt_otherwise_is_the_same_operation(client: httpx.AsyncClient) -> None:
+    """The router takes doubled and encoded slashes for plain ones; the rule goes by what it found."""
+    for path in ("//v1/agents", "/v1//agents", "/v1%2Fagents", "/v1/agents/"):
+        url = httpx.URL(str(client.base_url).rstrip("/") + "/", raw_path=f"{path}?limti=1".encode())
+        refused = await client.get(url)
+        assert refusal_of(refused) == (400, "invalid_request"), path
+
+
 async def test_null_is_no_value(client: httpx.AsyncClient) -> None:
     """It would be read as if the filter were not there; in a search it is a word."""
     conversation_id = await make_conversation(client, title="null and void")
