@@ -15,6 +15,7 @@ from api.body import JsonRequest
 from api.collaboration.rooms import Rooms
 from api.errors import answer_error
 from api.headers import ANSWER_HEADERS, policy_of_style
+from api.observer import RequestObserver
 from api.openapi import JsonDocument, operation_id
 from api.prices import load_prices
 from api.query import check_parameters
@@ -68,7 +69,6 @@ def create_app(settings: Settings) -> Litestar:
             "prices": Provide(lambda: prices, sync_to_thread=False),
         },
         exception_handlers={Exception: answer_error},
-        middleware=[measured.middleware],
         before_request=check_parameters,
         response_headers=ANSWER_HEADERS,
         request_class=JsonRequest,
@@ -77,6 +77,8 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=_openapi(),
         logging_config=None,
     )
+    writes_lines = settings.access_log and settings.throughline_env == "production"
+    app.asgi_handler = RequestObserver(app.asgi_handler, measured, writes_lines=writes_lines)
     app.state.settings = settings
     app.state.measured = measured
     app.state.verifier = TokenVerifier(settings)
@@ -111,10 +113,10 @@ def _cors(settings: Settings) -> CORSConfig | None:
         allow_origins=list(settings.cors_origins),
         allow_headers=[
             *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Workspace-Id"),
-            "X-AI-SDK-Version",
+            *("X-AI-SDK-Version", "X-Request-Id"),
             *BROWSER_HEADERS,
         ],
-        expose_headers=["Retry-After", "X-Error-Code", "X-Should-Retry"],
+        expose_headers=["Retry-After", "X-Error-Code", "X-Request-Id", "X-Should-Retry"],
         max_age=600,
     )
 

@@ -11,6 +11,7 @@ import jwt
 import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from structlog.contextvars import bind_contextvars
 
 from api.errors import invalid
 from api.jwks import ALGORITHMS, JwkSet, fetch_from
@@ -158,6 +159,7 @@ async def principal_of(verifier: TokenVerifier, token: str, workspace_id: UUID |
     role = claims.workspaces.get(workspace_id)
     if role is None:
         raise ThroughlineError(ErrorCode.FORBIDDEN, "The token is for no member of this workspace.")
+    bind_contextvars(workspace_id=str(workspace_id))
     return Principal(claims.user, workspace_id, role, claims.expires_at)
 
 

@@ -223,6 +223,7 @@ class Server(uvicorn.Server):
                 backlog=_BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
+                reset_contextvars=True,  # A request that follows on the same connection is another one.
             )
         )
         self._app = app

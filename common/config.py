@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     model_prices: str = ""
 
     # Watching
+    access_log: bool = True
     metrics_token: str = ""
     worker_host: str = "127.0.0.1"
     worker_metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0

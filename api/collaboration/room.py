@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -70,7 +71,8 @@ class Room:
         self._sequence = Sequence(0)
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end: tuple[Close, str] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"room {self.document_id}")
+        # In a context of its own: whoever opens a document first is not whom all that happens in it is logged for.
+        self._task = asyncio.create_task(self._run(), name=f"room {self.document_id}", context=Context())
 
     @property
     def seq(self) -> int:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+from structlog.contextvars import bind_contextvars
 
 from api.auth import Principal
 from api.commands.aftermath import Aftermath
@@ -88,6 +89,7 @@ async def begin_run(
             created_by=principal.user,
         ),
     )
+    bind_contextvars(run_id=str(run.id))
     if state is RunState.QUEUED:
         aftermath.due.append(run.id)
     return run

@@ -6,6 +6,8 @@ import re
 import secrets
 from uuid import UUID
 
+from structlog.contextvars import bind_contextvars
+
 from api.auth import Principal, WorkspaceRole
 from api.errors import invalid, not_found
 from api.resources import Resources
@@ -52,6 +54,7 @@ async def redeem_ticket(resources: Resources, text: str, kind: SubjectKind, subj
         holder = await update_ticket_redeemed(connection, _hash(match[2]), kind, subject_id)
     if holder is None:
         raise _refused()
+    bind_contextvars(workspace_id=str(workspace_id))
     return Principal(holder.user, workspace_id, WorkspaceRole(holder.role), holder.expires_at)
 
 

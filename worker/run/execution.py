@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from common.errors import LeaseLost
 from common.model.events import Started
@@ -66,6 +67,13 @@ class Execution:
 
     async def run(self) -> None:
         """Never raises for what may happen to a run; a lost lease ends it without a word."""
+        lease = self._lease
+        with bound_contextvars(
+            run_id=str(lease.run_id), workspace_id=str(lease.workspace_id), attempt=lease.claimed_attempt
+        ):
+            await self._run_attempt()
+
+    async def _run_attempt(self) -> None:
         try:
             opening = await open_attempt(self._resources.pool, self._lease)
             sink = self._open_sink(opening.spec, opening.messages)
