@@ -8,6 +8,7 @@ from api.app import create_app
 from api.server import Server
 from common.config import ConfigError, load_settings
 from common.observability.logging import configure_logging
+from common.observability.tracing import close_tracing, open_tracing
 
 
 def main() -> int:
@@ -20,8 +21,10 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
+        open_tracing(settings, "throughline-api")
         server = Server(create_app(settings), host=settings.host, port=settings.port)
         server.run(_inherited_sockets())
+        close_tracing()
     except ConfigError as error:
         print(f"api: {error}", file=sys.stderr)
         return 2

@@ -2,17 +2,22 @@
 
 import re
 import time
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from api.scrape import ApiScrape
 from common.ids import new_id
+from common.observability.tracing import note_failure, span
 
-REQUEST_ID = "x-request-id"
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+REQUEST_ID = b"x-request-id"
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PROBES = ("/health/live", "/health/ready", "/metrics")
@@ -38,6 +43,14 @@ class RequestObserver:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        attributes = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
+        traceparent = _header(scope, b"traceparent").decode("latin-1") or None
+        with span(scope["method"], attributes, kind="server", traceparent=traceparent) as current:
+            await self._observe(scope, receive, send, request_id, current)
+
+    async def _observe(
+        self, scope: HTTPScope, receive: Receive, send: Send, request_id: bytes, current: "Span | None"
+    ) -> None:
         begun = time.perf_counter()
         status: int | None = None
 
@@ -45,8 +58,10 @@ class RequestObserver:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id)]
+                message["headers"] = [*message["headers"], (REQUEST_ID, request_id)]
                 self._measured.count(scope["method"], _route(scope), status, time.perf_counter() - begun)
+                if current is not None:
+                    _trace_answer(current, scope, status)
             await send(message)
 
         try:
@@ -57,16 +72,31 @@ class RequestObserver:
 
 
 def _accepted_id(scope: Scope) -> bytes | None:
-    sent = next((value for name, value in scope["headers"] if name == REQUEST_ID.encode()), b"")
+    sent = _header(scope, REQUEST_ID)
     return sent if _ACCEPTED.fullmatch(sent) else None
 
 
-def _route(scope: Scope) -> str:
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+def _route(scope: HTTPScope) -> str:
     """The template, since a path would be a series of its own for each id; empty for what is no route."""
     return scope.get("path_template", "")
 
 
-def _write_line(scope: Scope, status: int | None, seconds: float) -> None:
+def _trace_answer(current: "Span", scope: HTTPScope, status: int) -> None:
+    """No path and no query: these may hold a ticket, or a name that a user has chosen."""
+    route = _route(scope)
+    current.update_name(f"{scope['method']} {route}".rstrip())
+    current.set_attribute("http.response.status_code", status)
+    if route:
+        current.set_attribute("http.route", route)
+    if status >= 500:
+        note_failure(current, str(status))
+
+
+def _write_line(scope: HTTPScope, status: int | None, seconds: float) -> None:
     """`status` is None for a client that left before the answer began; a stream takes as long as it was open."""
     if scope["path"] in _PROBES:
         return
@@ -80,7 +110,7 @@ def _write_line(scope: Scope, status: int | None, seconds: float) -> None:
     )
 
 
-def _ids(scope: Scope) -> dict[str, str]:
+def _ids(scope: HTTPScope) -> dict[str, str]:
     """Which things the route was about. What is no UUID may be anything."""
     found = {}
     for name, value in scope.get("path_params", {}).items():

@@ -112,6 +112,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     metrics_token: str = ""
     worker_host: str = "127.0.0.1"
     worker_metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    otel_exporter_otlp_endpoint: str = ""
+    otel_exporter_otlp_headers: str = ""
 
 
 class ConfigError(Exception):

@@ -15,6 +15,7 @@ from common.ids import new_id
 from common.model.answers import Accepted
 from common.model.messages import Message, Run
 from common.model.run_state import CancelReason, RunState
+from common.observability.tracing import current_traceparent
 from common.store.database import Connection
 from common.store.idempotency_keys import KeptAnswer
 from common.store.runs import NewRun, insert_run, select_run, select_unfinished_runs
@@ -87,6 +88,7 @@ async def begin_run(
             settings=choice.settings,
             max_steps=choice.max_steps,
             created_by=principal.user,
+            traceparent=current_traceparent(),
         ),
     )
     bind_contextvars(run_id=str(run.id))

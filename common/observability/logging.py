@@ -94,6 +94,7 @@ def _secrets(settings: Settings) -> list[str]:
     """Every key and password that this process knows of."""
     names = settings.__struct_fields__
     found = [getattr(settings, name) for name in names if name.endswith(("_key", "_secret", "_token"))]
+    found += [header.partition("=")[2] for header in settings.otel_exporter_otlp_headers.split(",")]
     found += [os.environ.get(provider.api_key_env or "", "") for provider in settings.compatible_providers]
     for name in names:
         if name.endswith("_url") and (password := urlsplit(getattr(settings, name)).password):

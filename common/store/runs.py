@@ -38,6 +38,7 @@ class NewRun(msgspec.Struct, kw_only=True):
     max_steps: int
     created_by: str
     priority: int = 0
+    traceparent: str | None = None
 
 
 async def insert_run(connection: Connection, new: NewRun) -> Run:
@@ -45,8 +46,8 @@ async def insert_run(connection: Connection, new: NewRun) -> Run:
     row = await connection.fetchrow(
         f"""
         insert into runs (workspace_id, id, conversation_id, trigger_message_id, turn, state, agent_id, provider,
-                          model, instructions, tools, settings, max_steps, created_by, priority)
-        values (current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                          model, instructions, tools, settings, max_steps, created_by, priority, traceparent)
+        values (current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         returning {_COLUMNS}
         """,
         new.id,
@@ -63,6 +64,7 @@ async def insert_run(connection: Connection, new: NewRun) -> Run:
         new.max_steps,
         new.created_by,
         new.priority,
+        new.traceparent,
     )
     return _read_run(row)
 

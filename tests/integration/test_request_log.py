@@ -1,7 +1,7 @@
 """What is written down of a request or a run: enough to find it again, and nothing that anybody has said."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from tests.support.seed import seed_run
 from tests.support.worker_life import claim_execution, worker_resources
 from worker.providers.base import ProviderError
 
-Lines = list[dict[str, Any]]
+Lines = list[MutableMapping[str, Any]]
 
 
 @pytest.fixture

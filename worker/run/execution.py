@@ -87,8 +87,13 @@ class Execution:
 
     async def _run(self, opening: Opening, sink: Sink) -> None:
         observer = Observer(opening.spec, self._lease.claimed_at, self._resources.models)
+        with observer.attempt(self._lease.claimed_attempt):
+            await self._run_observed(opening, sink, observer)
+
+    async def _run_observed(self, opening: Opening, sink: Sink, observer: Observer) -> None:
         journal = Journal(self._resources.pool, self._lease, sink, opening.spec, observer)
         outcome = await self._outcome(opening, journal, sink, observer)
+        observer.ends(outcome)
         if outcome is None:
             await journal.hand_back()
             await self._resources.bell.ring(opening.spec.id)

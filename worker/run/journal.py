@@ -140,7 +140,7 @@ class Journal:
         except asyncio.CancelledError:  # the call is committed all the same, and its request will never be made
             await self.end_model_call(CallEnd(model_call_id=call_id, state="cancelled", usage=Usage()))
             raise
-        self._observer.model_asked()
+        self._observer.model_asked(step)
         return call_id
 
     async def end_model_call(self, end: CallEnd) -> None:

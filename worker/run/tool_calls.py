@@ -87,7 +87,7 @@ class ToolRunner:
             return
         await self._ledger.start_call(call)
         await failpoint("tool.before_effect")
-        with self._observer.tool_call(call.name) as seen:
+        with self._observer.tool_call(call.name, call.id) as seen:
             answer = await execute(tool, call.arguments, ToolContext(**self._known(call)), timeout_s=self._timeout_s)
             seen.outcome = answer.outcome
         await failpoint("tool.after_effect")
@@ -106,7 +106,7 @@ class ToolRunner:
             else:
                 context = TransactionContext(**self._known(call), connection=connection, afterwards=announcements)
             await failpoint("tool.before_effect")
-            with self._observer.tool_call(call.name) as seen:
+            with self._observer.tool_call(call.name, call.id) as seen:
                 outcome = await execute_within(tool, call.arguments, context)
                 seen.outcome = outcome.outcome
             await failpoint("tool.after_effect")

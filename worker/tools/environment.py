@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from common.config import Settings, url_passwords
 
-_SECRET_SUFFIXES = ("_api_key", "_secret", "_token", "database_url", "redis_url")
+_SECRET_SUFFIXES = ("_api_key", "_secret", "_token", "_headers", "database_url", "redis_url")
 _SHORTEST_SECRET = 8
 _hidden: set[str] = set()
 
