@@ -35,6 +35,9 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 """A body that each operation takes, by its type."""
 
+OWN_HEADERS = ("date", "x-request-id")
+"""Headers that are each answer's own."""
+
 ELSEWHERE: dict[str, str] = {
     "agentId": "agent_id",
     "agent_id": "agent_id",
@@ -193,7 +196,7 @@ async def _ask(
     ) as answer:
         begins = operation.method == "POST" and answer.headers.get("content-type", "").startswith("text/event-stream")
         text = "" if begins else (await answer.aread()).decode()
-    return Told(answer.status_code, text, {name: of for name, of in answer.headers.items() if name != "date"})
+    return Told(answer.status_code, text, {name: of for name, of in answer.headers.items() if name not in OWN_HEADERS})
 
 
 def _named_by(operation: Operation, name: str) -> str | None:
