@@ -15,7 +15,7 @@ COPY worker worker
 COPY common common
 COPY migrations migrations
 COPY --from=page /page api/web/dist
-RUN /opt/throughline/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+RUN /opt/throughline/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[tracing]" \
     && /opt/throughline/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim

@@ -74,10 +74,10 @@ def test_compose_publishes_the_api_to_this_host_alone() -> None:
 
 
 def test_dockerfile_drops_rights_and_development() -> None:
-    """The image runs as nobody in particular, with pinned dependencies and without the extras."""
+    """The image runs as nobody in particular, with pinned dependencies and nothing that only development needs."""
     text = (_ROOT / "Dockerfile").read_text("utf-8")
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
-    assert "-c constraints.txt ." in text
+    assert '-c constraints.txt ".[tracing]"' in text
     assert "[dev" not in text
 
 
