@@ -165,6 +165,8 @@ async def test_keys_of_the_worker_are_not_in_the_environment_of_its_tools() -> N
         "REDIS_URL": "redis://:canary-redis@127.0.0.1/0",
         "QUEUE_REDIS_URL": "redis://:canary-queue@127.0.0.1/0",
         "LOCAL_MODEL_TOKEN": "canary-compatible",
+        "METRICS_TOKEN": "canary-metrics",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=canary-collector",
     }
     compatible = '[{"name":"local","baseUrl":"http://127.0.0.1:1","apiKeyEnv":"LOCAL_MODEL_TOKEN"}]'
     kept = {"MY_TOOLS_API_KEY": "own-key", "COMPATIBLE_PROVIDERS": compatible}

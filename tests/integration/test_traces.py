@@ -1,6 +1,8 @@
 """One trace from the request over the queue to the worker, its model and its tools; and nothing in it that was said."""
 
 import asyncio
+import gzip
+import sys
 from collections.abc import Iterator
 from contextvars import Context
 from typing import Any
@@ -8,14 +10,16 @@ from uuid import UUID
 
 import httpx
 import pytest
+from aiohttp import web
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
-from common.config import Settings
+from common.config import ConfigError, Settings, load_settings
+from common.devserver.readiness import free_port
 from common.model.run_state import Effect
-from common.observability.tracing import trace_with
+from common.observability.tracing import close_tracing, current_traceparent, open_tracing, span, trace_with
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer
 from common.store.database import Pool
 from tests.support.api_client import make_conversation, offer, post_message
@@ -133,9 +137,9 @@ async def test_failed_run_says_in_its_spans_how_it_failed(
     await _work(worker_resources(settings, pool, redis, provider))
 
     attempt, model = await _named(spans, "invoke_agent"), await _named(spans, "chat a-model")
-    for span, kind in ((attempt, "provider_rejected"), (model, "rejected")):
-        assert (span.attributes or {})["error.type"] == kind
-        assert not span.status.is_ok
+    for failed, kind in ((attempt, "provider_rejected"), (model, "rejected")):
+        assert (failed.attributes or {})["error.type"] == kind
+        assert not failed.status.is_ok
     assert "canary" not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
@@ -164,3 +168,48 @@ async def test_malformed_traceparent_begins_a_trace_of_its_own(
     answer = await client.get("/v1/agents", headers={"traceparent": sent})
     assert answer.status_code == 200
     assert (await _named(spans, "GET /v1/agents")).parent is None
+
+
+async def test_spans_reach_a_collector_by_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over OTLP's HTTP, under the process's name, with the headers of the environment; the end waits for them."""
+    received: asyncio.Queue[tuple[str, str | None, bytes]] = asyncio.Queue()
+
+    async def collect(request: web.Request) -> web.Response:
+        await received.put((request.path, request.headers.get("api-key"), await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", collect)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
+    await site.start()
+    values = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=collector",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    try:
+        open_tracing(load_settings(values), "throughline-api")
+        with span("a span of ours", {}):
+            assert current_traceparent() is not None
+        await asyncio.to_thread(close_tracing)
+        path, key, body = received.get_nowait()
+    finally:
+        trace_with(None)
+        await runner.cleanup()
+    assert (path, key) == ("/v1/traces", "collector")
+    body = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+    assert b"throughline-api" in body
+    assert b"a span of ours" in body
+
+
+def test_tracing_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has asked for traces is not left without them in silence; who has not needs no package."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    open_tracing(load_settings({}), "throughline-api")
+    with span("nothing", {}) as nothing:
+        assert (nothing, current_traceparent()) == (None, None)
+    with pytest.raises(ConfigError, match=r"pip install 'throughline\[tracing\]'"):
+        open_tracing(load_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}), "throughline-api")

@@ -105,7 +105,10 @@ def test_log_with_secret_is_redacted(monkeypatch: pytest.MonkeyPatch, kind: str)
         ANTHROPIC_API_KEY=_KEY,
         DATABASE_URL=f"postgresql://me:{_PASSWORD.replace(' ', '%20')}@host/db",
         COMPATIBLE_PROVIDERS='[{"name": "local", "baseUrl": "http://a", "apiKeyEnv": "LOCAL_KEY"}]',
+        METRICS_TOKEN="canary of the metrics",
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=canary-of-the-collector",
     )
+    structlog.get_logger("a").warning("refused", token="canary of the metrics", sent="canary-of-the-collector")
     structlog.get_logger("a").warning("refused", url=f"http://me:{_PASSWORD}@host", key=_KEY)
     logging.getLogger("b").error("key %s, %s", _KEY, {"k": "local-canary-key"})
     assert "refused" in stream.getvalue()

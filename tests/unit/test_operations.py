@@ -53,18 +53,18 @@ def test_query_asks_for_figures_and_labels_that_are_told(query: str) -> None:
     asked = [part for part in parts if isinstance(part, promql_parser.VectorSelector)]
     assert asked
     for selector in asked:
-        known = series[selector.name] | _OF_PROMETHEUS
+        known = series[str(selector.name)] | _OF_PROMETHEUS
         assert {matcher.name for matcher in selector.matchers.matchers} <= known
     for part in parts:
         if isinstance(part, promql_parser.AggregateExpr) and part.modifier is not None:
-            [inner] = {each.name for each in _parts(part) if isinstance(each, promql_parser.VectorSelector)}
+            [inner] = {str(each.name) for each in _parts(part) if isinstance(each, promql_parser.VectorSelector)}
             assert set(part.modifier.labels) <= series[inner] | _OF_PROMETHEUS
 
 
 def test_dashboard_shows_every_figure() -> None:
     """What is told and never looked at would not have to be told."""
     shown = {
-        part.name
+        str(part.name)
         for query in _QUERIES.values()
         for part in _parts(promql_parser.parse(query))
         if isinstance(part, promql_parser.VectorSelector)
