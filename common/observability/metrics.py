@@ -4,7 +4,9 @@ What is counted deep in the code belongs to the process, as its log does. What i
 belongs to whoever answers: see `common/scrape.py`.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # When a series began is a series of its own, and nobody asks.
 
 PROCESS = CollectorRegistry()
 """All that this process has counted."""

@@ -1,5 +1,7 @@
 """The series that processes tell Prometheus, by their names, each with its labels."""
 
+import re
+
 from prometheus_client import CollectorRegistry
 
 from api import metrics as api_metrics
@@ -17,7 +19,9 @@ def own_series() -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for registry in (PROCESS, ApiScrape().registry, WorkerScrape().registry):
         found |= _series(registry)
-    return {name: labels for name, labels in found.items() if name.startswith("throughline_")}
+    # A counter and a histogram have names of their own, under which there is no series.
+    families = {re.sub("_(total|bucket)$", "", name) for name in found if name.endswith(("_total", "_bucket"))}
+    return {name: found[name] for name in found.keys() - families if name.startswith("throughline_")}
 
 
 def _series(registry: CollectorRegistry) -> dict[str, frozenset[str]]:
