@@ -5,7 +5,7 @@ ARGS ?=
 PAGE := api/web/dist/.tried
 PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print 2>/dev/null)
 
-.PHONY: install run test fuzz slow chaos teeth check bench plot token migrate doctor page
+.PHONY: install run test fuzz slow chaos upgrade teeth check bench plot token migrate doctor page
 
 install: .venv/installed $(PAGE)
 
@@ -51,6 +51,13 @@ chaos: install
 EXAMPLES ?= 500
 fuzz: install
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_api_schema.py $(ARGS)
+
+# Replaces every process of an older version by today's under load: make upgrade FROM=v0.1.0
+FROM ?= HEAD
+upgrade: install
+	rm -rf .upgrade && git worktree prune && git worktree add --quiet --detach .upgrade $(FROM)
+	CHAOS=full UPGRADE_FROM=.upgrade $(BIN)/python -m pytest tests/chaos/test_rolling_upgrade.py --timeout 1200 $(ARGS); \
+		status=$$?; git worktree remove --force .upgrade; exit $$status
 
 # Breaks the guards of tests/teeth/breakages.py one by one, in a copy: a test must fail each time. Takes half an hour.
 # One: make teeth ARGS=fence

@@ -72,13 +72,18 @@ def open_listener() -> socket.socket:
 
 @asynccontextmanager
 async def api_process(
-    env: Mapping[str, str], listener: socket.socket | None = None, *, forked: bool = False
+    env: Mapping[str, str], listener: socket.socket | None = None, *, forked: bool = False, source: Path = _ROOT
 ) -> AsyncIterator[RunningProcess]:
-    """A ready `python -m api` with `env`, stopped with SIGTERM afterwards. `listener` stays the caller's."""
+    """A ready `python -m api` with `env`, stopped with SIGTERM afterwards. `listener` stays the caller's.
+
+    `source` is where its code lies: another version's, for one that is not forked.
+    """
     listening = listener or open_listener()
     host, port = listening.getsockname()
     fd = listening.fileno()
-    async with _process("api", {**env, "THROUGHLINE_FD": str(fd)}, f"http://{host}:{port}", (fd,), forked) as api:
+    async with _process(
+        "api", {**env, "THROUGHLINE_FD": str(fd)}, f"http://{host}:{port}", (fd,), forked, source
+    ) as api:
         if listener is None:
             # Ours would keep taking connections once the API is gone.
             listening.close()
@@ -96,9 +101,11 @@ async def api_process(
 
 
 @asynccontextmanager
-async def worker_process(env: Mapping[str, str], *, forked: bool = False) -> AsyncIterator[RunningProcess]:
+async def worker_process(
+    env: Mapping[str, str], *, forked: bool = False, source: Path = _ROOT
+) -> AsyncIterator[RunningProcess]:
     """A `python -m worker` with `env` that has told the catalogue what it offers; SIGTERM afterwards."""
-    async with _process("worker", env, "", (), forked) as worker:
+    async with _process("worker", env, "", (), forked, source) as worker:
         connection = await asyncpg.connect(env["MIGRATION_DATABASE_URL"])
         try:
 
@@ -115,7 +122,12 @@ async def worker_process(env: Mapping[str, str], *, forked: bool = False) -> Asy
 
 @asynccontextmanager
 async def _process(
-    module: Literal["api", "worker"], env: Mapping[str, str], url: str, pass_fds: tuple[int, ...], forked: bool
+    module: Literal["api", "worker"],
+    env: Mapping[str, str],
+    url: str,
+    pass_fds: tuple[int, ...],
+    forked: bool,
+    source: Path,
 ) -> AsyncIterator[RunningProcess]:
     with tempfile.NamedTemporaryFile(prefix=f"throughline-{module}-", suffix=".log") as log:
         child: Process
@@ -127,7 +139,7 @@ async def _process(
                 [sys.executable, "-m", *command],
                 on_parent_death=signal.SIGKILL,
                 env=env,
-                cwd=_ROOT,
+                cwd=source,
                 stdout=log.file,
                 pass_fds=pass_fds,
             )

@@ -87,3 +87,30 @@ def test_dockerfile_builds_the_page_from_its_lock_file() -> None:
     assert "npm ci" in stages[0]
     assert "COPY --from=page /page api/web/dist" in stages[1]
     assert not any("node" in stage for stage in stages[1:])
+
+
+def test_dockerfile_copies_what_is_there() -> None:
+    """Each source exists, and .dockerignore lets it through to the build."""
+    allowed = {line[1:] for line in (_ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    copies = re.findall(r"^COPY (?!--from)(.+)$", (_ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    sources = [source for words in copies for source in words.split()[:-1]]
+    assert len(sources) > 8
+    for source in sources:
+        assert (_ROOT / source).exists(), source
+        assert source.partition("/")[0] in allowed, source
+
+
+def test_dockerfile_copies_every_package() -> None:
+    """What pyproject.toml installs is in the image: a package that is forgotten here is missing there alone."""
+    text = (_ROOT / "Dockerfile").read_text("utf-8")
+    packages = re.search(r"packages\.find = \{ include = \[(.*)\] \}", (_ROOT / "pyproject.toml").read_text("utf-8"))
+    assert packages is not None
+    for package in re.findall(r'"(\w+)\*"', packages[1]):
+        assert f"COPY {package} {package}\n" in text
+
+
+def test_compose_sets_nothing_that_is_no_setting() -> None:
+    """A variable that nobody reads would look as if it did something."""
+    known = {name.upper() for name in Settings.__struct_fields__}
+    for service in ("api", "worker", "migrate"):
+        assert set(_SERVICES[service]["environment"]) <= known

@@ -12,6 +12,7 @@ import yaml
 from api.server import _DRAIN_S
 from common.config import Settings
 from common.devserver.procfile import find_procfile, read_procfile
+from common.scrape import Scrape
 
 _FOLDER = Path(__file__).resolve().parents[2] / "docs/operations/kubernetes"
 _OLDEST, _NEWEST = "1.30", kubernetes_validate.latest_version().rpartition(".")[0]
@@ -119,10 +120,16 @@ def test_probes_ask_what_the_api_answers() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
     assert container["readinessProbe"]["timeoutSeconds"] >= 5
+    literals = (_FOLDER / "base/kustomization.yaml").read_text("utf-8")
     for name, spec in _WORKLOADS.items():
         if name.startswith("throughline-worker"):
-            assert "livenessProbe" not in spec["containers"][0]
-            assert "readinessProbe" in spec["containers"][0]
+            [container] = spec["containers"]
+            assert "livenessProbe" not in container
+            assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "metrics"}
+            [port] = container["ports"]
+            assert port["name"] == "metrics"
+            assert f"WORKER_METRICS_PORT={port['containerPort']}\n" in literals
+            assert "WORKER_HOST=0.0.0.0" in literals
 
 
 def test_selectors_choose_the_pods_they_are_meant_for() -> None:
@@ -168,6 +175,8 @@ def test_autoscalers_lead_to_what_is_there() -> None:
     assert trigger["type"] == "prometheus"
     assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold", "activationThreshold"}
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    [figure] = re.findall(r"throughline_\w+", trigger["metadata"]["query"])
+    assert figure in {metric.name for metric in Scrape().registry.collect()}
     assert 0 < float(trigger["metadata"]["threshold"]) <= Settings().worker_max_runs
     assert scaled["spec"]["minReplicaCount"] < scaled["spec"]["maxReplicaCount"]
     target = _OBJECTS["HorizontalPodAutoscaler", "throughline-api"]["spec"]["scaleTargetRef"]
