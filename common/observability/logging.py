@@ -33,6 +33,8 @@ _TALKATIVE = (
 
 # Postgres quotes the rejected row here.
 _DETAIL = re.compile(r"\nDETAIL:.*?(?=\nHINT:|\n\nDuring handling|\n\nThe above exception|\Z)", re.DOTALL)
+# asyncpg quotes a value that it cannot send, and it may be anything that somebody wrote.
+_ARGUMENT = re.compile(r"(invalid input for query argument \$\d+: ).*")
 _SHORTEST_SECRET = 8
 
 
@@ -86,7 +88,7 @@ def _encode(event: EventDict, **_: Any) -> str:
 def _leave_out_rows(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     for name in ("exception", "error"):
         if isinstance(text := event.get(name), str):
-            event[name] = _DETAIL.sub("", text)
+            event[name] = _ARGUMENT.sub(r"\1***", _DETAIL.sub("", text))
     return event
 
 

@@ -96,6 +96,17 @@ def test_log_of_database_error_has_no_row() -> None:
     assert "canary" not in stream.getvalue()
 
 
+def test_log_of_a_value_that_cannot_be_sent_has_not_the_value() -> None:
+    """asyncpg quotes the argument, which may be content; which one it was stays."""
+    stream = _configured()
+    try:
+        raise ValueError("invalid input for query argument $3: 'canary (of a user)' ('utf-8' codec can't encode)")
+    except ValueError as error:
+        structlog.get_logger("a").exception("failed", error=str(error))
+    assert "query argument $3: ***" in stream.getvalue()
+    assert "canary" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("kind", ["development", "production"])
 def test_log_with_secret_is_redacted(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Whatever leads a key or a password of the settings into a line, it does not get out."""
