@@ -15,6 +15,8 @@ from api.body import JsonRequest
 from api.collaboration.rooms import Rooms
 from api.errors import answer_error
 from api.headers import ANSWER_HEADERS, policy_of_style
+from api.limits.admission import Admission
+from api.limits.seats import Seats
 from api.observer import RequestObserver
 from api.openapi import JsonDocument, operation_id
 from api.prices import load_prices
@@ -55,7 +57,7 @@ _DESCRIPTION = (
 def create_app(settings: Settings) -> Litestar:
     """Raises ConfigError for settings that it cannot serve with; connects when it starts, or once Postgres is there."""
     require(settings, "database_url", "redis_url")
-    measured, prices = ApiScrape(), load_prices(settings.model_prices)
+    measured, seats, prices = ApiScrape(), Seats(), load_prices(settings.model_prices)
     app = Litestar(
         [
             *(agents, conversations, messages, runs, streams, documents, collaborate, tickets, catalogue, health),
@@ -69,6 +71,7 @@ def create_app(settings: Settings) -> Litestar:
             "prices": Provide(lambda: prices, sync_to_thread=False),
         },
         exception_handlers={Exception: answer_error},
+        middleware=[seats.middleware],
         before_request=check_parameters,
         response_headers=ANSWER_HEADERS,
         request_class=JsonRequest,
@@ -81,6 +84,7 @@ def create_app(settings: Settings) -> Litestar:
     app.asgi_handler = RequestObserver(app.asgi_handler, measured, writes_lines=writes_lines)
     app.state.settings = settings
     app.state.measured = measured
+    app.state.seats = seats
     app.state.verifier = TokenVerifier(settings)
     return app
 
@@ -97,7 +101,8 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(queue_redis.aclose)
         log = EventLog(redis, settings.stream_ttl_s)
         hub = await stack.enter_async_context(Hub(redis, pool, log))
-        app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub)
+        admission = Admission(settings, pool, redis, app.state.seats)
+        app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub, admission)
         app.state.hub = hub
         app.state.rooms = await stack.enter_async_context(Rooms(redis, pool))
         app.state.measured.show(pool, hub, app.state.rooms)

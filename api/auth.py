@@ -15,6 +15,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.errors import invalid
 from api.jwks import ALGORITHMS, JwkSet, fetch_from
+from api.limits.admission import Admission
 from common.config import ConfigError, Settings
 from common.errors import ErrorCode, ThroughlineError
 
@@ -136,12 +137,21 @@ class TokenVerifier:
 
 
 async def authenticate(connection: "ASGIConnection[Any, Any, Any, Any]", route_handler: BaseRouteHandler) -> None:
-    """A guard: afterwards `connection.user` is the Principal. A viewer passes where the route only reads."""
+    """A guard: afterwards `connection.user` is the Principal, whose request is counted. A viewer passes where the route
+    only reads.
+    """
     principal = await read_principal(connection)
+    await count_request(connection, principal)
     reads = connection.scope.get("method") in ("GET", "HEAD") or route_handler.opt.get("reads", False)
     if principal.role is WorkspaceRole.VIEWER and not reads:
         raise ThroughlineError(ErrorCode.FORBIDDEN, "A viewer of this workspace may not change anything in it.")
     connection.scope["user"] = principal
+
+
+async def count_request(connection: "ASGIConnection[Any, Any, Any, Any]", principal: Principal) -> None:
+    """Raises `rate_limited` for a request that its workspace or user has no more place for."""
+    admission: Admission = connection.app.state.resources.admission
+    await admission.count_request(principal.workspace_id, principal.user)
 
 
 async def read_principal(connection: "ASGIConnection[Any, Any, Any, Any]") -> Principal:

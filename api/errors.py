@@ -1,5 +1,6 @@
 """One map from error codes to HTTP statuses, and one JSON form for every error that leaves this server."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,9 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ErrorCode.IDEMPOTENCY_KEY_REUSED: 422,
     ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.TOO_MANY_RUNS: 429,
+    ErrorCode.TOO_MANY_CONNECTIONS: 429,
+    ErrorCode.BUDGET_EXCEEDED: 429,
     ErrorCode.INTERNAL: 500,
     ErrorCode.UNAVAILABLE: 503,
 }
@@ -93,8 +97,12 @@ def answer_in_form(
         msgspec.json.encode(form(known)),
         status_code=STATUS[known.code],
         media_type=MediaType.JSON,
-        headers={**ANSWER_HEADERS, **headers, **_HEADERS.get(known.code, {})},
+        headers={**ANSWER_HEADERS, **headers, **_HEADERS.get(known.code, {}), **_retry_after(known)},
     )
+
+
+def _retry_after(error: ThroughlineError) -> dict[str, str]:
+    return {} if error.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
 
 
 def _native_form(error: ThroughlineError) -> ErrorAnswer:

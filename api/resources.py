@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from api.limits.admission import Admission
 from common.config import Settings
 from common.eventlog.log import EventLog
 from common.queue import Bell
@@ -25,4 +26,5 @@ class Resources:
     bell: Bell
     log: EventLog
     hub: "Hub"
+    admission: Admission
     schema: SchemaGate = field(default_factory=SchemaGate)

@@ -15,6 +15,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Days = Annotated[int, msgspec.Meta(ge=0, le=36500)]
 """0: for ever."""
+Limit = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 DEFAULT_MODEL = "claude-sonnet-4-20250514"
 """The one place that names the default model (provider `anthropic`)."""
@@ -75,6 +76,22 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     retention_run_details_days: Days = 30
     retention_deleted_days: Days = 30
     housekeeping_s: Positive = 300
+
+    # Limits
+    limit_requests_per_s: Limit = 1_000
+    limit_requests_burst: Limit = 20_000
+    limit_user_requests_per_s: Limit = 200
+    limit_user_requests_burst: Limit = 4_000
+    limit_queued_runs: Limit = 10_000
+    limit_user_queued_runs: Limit = 2_000
+    limit_tokens_per_day: Limit = 0
+    limit_user_tokens_per_day: Limit = 0
+    limit_streams: Limit = 10_000
+    limit_user_streams: Limit = 2_000
+    limit_sockets: Limit = 5_000
+    limit_user_sockets: Limit = 1_000
+    limit_tool_calls_per_step: Limit = 128
+    limit_tool_calls_per_run: Limit = 2_000
 
     # Worker
     worker_max_runs: Count = 400

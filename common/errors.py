@@ -25,18 +25,32 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     RATE_LIMITED = "rate_limited"
+    TOO_MANY_RUNS = "too_many_runs"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    BUDGET_EXCEEDED = "budget_exceeded"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
 
 
 class ThroughlineError(Exception):
-    """Ends a request with `code`. `details` goes to the client as it is: no secrets, no other tenant's ids."""
+    """Ends a request with `code`. `details` goes to the client as it is: no secrets, no other tenant's ids.
 
-    def __init__(self, code: ErrorCode, message: str, details: dict[str, Any] | None = None) -> None:
+    `retry_after_s` says when the same request may be answered otherwise.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        details: dict[str, Any] | None = None,
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = details
+        self.retry_after_s = retry_after_s
 
 
 class LeaseLost(Exception):

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
+from common.limits import LimitBook
 from common.observability.loop_lag import measure_loop_lag
 from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
 from common.redis import REDIS_DOWN, open_redis, open_redis_pool, tls_of
@@ -124,6 +125,7 @@ async def serve(settings: Settings) -> None:
         retry_budgets=open_budgets(settings, providers),
         tools=tools,
         models={offer.name: frozenset(offer.models) for offer in provider_offers},
+        limits=LimitBook(settings, pool),
     )
     _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
     try:

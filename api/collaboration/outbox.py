@@ -21,6 +21,7 @@ class Close(IntEnum):
     NOT_FOUND = 4404
     TIMEOUT = 4408
     TOO_LARGE = 4413
+    TOO_MANY = 4429
     TRY_AGAIN = 4503
     TOO_SLOW = 4508
 

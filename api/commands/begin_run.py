@@ -10,6 +10,7 @@ from structlog.contextvars import bind_contextvars
 from api.auth import Principal
 from api.commands.aftermath import Aftermath
 from api.commands.choice import Choice
+from api.resources import Resources
 from common.errors import ErrorCode, ThroughlineError
 from common.ids import new_id
 from common.model.answers import Accepted
@@ -63,6 +64,7 @@ def busy(run: Run) -> ThroughlineError:
 
 
 async def begin_run(
+    resources: Resources,
     connection: Connection,
     principal: Principal,
     trigger: Message,
@@ -71,7 +73,8 @@ async def begin_run(
     state: RunState,
     aftermath: Aftermath,
 ) -> Run:
-    """The run of `trigger`, in the place that `make_room` found for it."""
+    """The run of `trigger`, in the place that `make_room` found for it. Raises `too_many_runs` or `budget_exceeded`."""
+    await resources.admission.admit_run(connection, principal.workspace_id, principal.user)
     run = await insert_run(
         connection,
         NewRun(

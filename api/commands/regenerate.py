@@ -77,7 +77,7 @@ async def answer_anew(
     # The runs first: a step that commits in between is then superseded by one of the two.
     await supersede_runs(connection, conversation.id, turn)
     await update_superseded(connection, conversation.id, turn)
-    return accept(trigger, await begin_run(connection, principal, trigger, turn, choice, state, aftermath))
+    return accept(trigger, await begin_run(resources, connection, principal, trigger, turn, choice, state, aftermath))
 
 
 async def _find_trigger(connection: Connection, conversation_id: UUID, message_id: UUID) -> tuple[Message, int]:

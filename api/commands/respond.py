@@ -64,7 +64,7 @@ async def _begin(
     choice = _adjust(await choose(connection, resources.settings, conversation, wish), new)
     state = await make_room(connection, conversation.id, "reject", aftermath)
     trigger, turn = await _append(connection, principal, conversation.id, said, wish)
-    return await begin_run(connection, principal, trigger, turn, choice, state, aftermath)
+    return await begin_run(resources, connection, principal, trigger, turn, choice, state, aftermath)
 
 
 async def _conversation(

@@ -66,7 +66,7 @@ async def open_turn(
     choice = await choose(connection, resources.settings, conversation, wish)
     state = await make_room(connection, conversation.id, new.if_busy, aftermath)
     message, turn = await _append(connection, principal, conversation.id, new, message_id)
-    return accept(message, await begin_run(connection, principal, message, turn, choice, state, aftermath))
+    return accept(message, await begin_run(resources, connection, principal, message, turn, choice, state, aftermath))
 
 
 async def _append(

@@ -16,7 +16,7 @@ from api.errors import answer_error
 from api.protocols.ai_sdk_history import ui_messages
 from api.relay.sse import EVENT_STREAM
 from api.routes.injection import Asker, Process
-from api.routes.streams import refuse_when_stopping, stream_response
+from api.routes.streams import admit_stream, stream_response
 from common.model.answers import ErrorAnswer
 from common.model.messages import Run
 from common.model.ui_messages import ChatRequest
@@ -47,7 +47,7 @@ async def post_ui_messages(
     sdk_version: SdkVersion = None,
 ) -> Response[str]:
     """Answers the user's last message and streams the answer."""
-    refuse_when_stopping(resources)
+    admit_stream(request, principal)
     return await _stream(request, principal, await post_chat(resources, principal, data), sdk_version)
 
 
@@ -60,7 +60,7 @@ async def resume_ui_message(
     sdk_version: SdkVersion = None,
 ) -> Response[str]:
     """Streams the answer that is being given, from its beginning; 204 when there is none."""
-    refuse_when_stopping(resources)
+    admit_stream(request, principal)
     run = await find_run_to_follow(resources, principal, chat_name)
     if run is None:
         return Response("", status_code=204, media_type=EVENT_STREAM)

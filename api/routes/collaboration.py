@@ -12,7 +12,7 @@ from litestar import WebSocket, websocket
 from litestar.datastructures import State
 from litestar.params import FromPath
 
-from api.auth import Principal, principal_of, read_principal
+from api.auth import Principal, count_request, principal_of, read_principal
 from api.collaboration.items import Asked, Changed
 from api.collaboration.member import Member
 from api.collaboration.messages import AskChanges, AskPresence, Changes, TellPresence, read_message
@@ -21,6 +21,7 @@ from api.collaboration.room import Room
 from api.collaboration.rooms import Rooms
 from api.collaboration.storage import NO_DOCUMENT
 from api.commands.tickets import redeem_ticket
+from api.limits.admission import Admission
 from api.relay.sse import ABORT_EXTENSION
 from common.config import Settings
 from common.documents.lib0 import Malformed
@@ -41,6 +42,8 @@ _CLOSE = {
     ErrorCode.WORKSPACE_REQUIRED: Close.FORBIDDEN,
     ErrorCode.NOT_FOUND: Close.NOT_FOUND,
     ErrorCode.REQUEST_TIMEOUT: Close.TIMEOUT,
+    ErrorCode.RATE_LIMITED: Close.TRY_AGAIN,
+    ErrorCode.TOO_MANY_CONNECTIONS: Close.TOO_MANY,
     ErrorCode.UNAVAILABLE: Close.TRY_AGAIN,
 }
 
@@ -94,6 +97,9 @@ async def _serve(socket: Socket, document_text: str, outbox: Outbox) -> None:
         raise ThroughlineError(ErrorCode.FORBIDDEN, "this origin is not allowed")
     document_id = _read_id(document_text)
     principal = await _who(socket, document_id)
+    await count_request(socket, principal)
+    admission: Admission = socket.app.state.resources.admission
+    admission.take_seat(socket.scope, "socket", principal.workspace_id, principal.user)
     rooms: Rooms = socket.app.state.rooms
     loop = asyncio.get_running_loop()
     lifetime_s = principal.expires_at.timestamp() - time.time()

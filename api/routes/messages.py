@@ -19,7 +19,7 @@ from api.errors import not_found
 from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
 from api.routes.injection import Asker, Process
 from api.routes.refusals import refusals
-from api.routes.streams import refuse_when_stopping, stream_response
+from api.routes.streams import admit_stream, stream_response
 from common.ids import Cursor
 from common.model.answers import Accepted, Page
 from common.model.messages import Message
@@ -87,7 +87,7 @@ async def post_message(
 ) -> Response[Accepted]:
     """Stores a message and starts its run. With `Accept: text/event-stream`: 200, and the run's events."""
     if _wants_stream(request):
-        refuse_when_stopping(resources)
+        admit_stream(request, principal)
     if last_event_id is not None:
         trigger, run, cursor = await attach(resources, principal, conversation_id, last_event_id)
         return await _answer(request, principal, accept(trigger, run), cursor)
@@ -127,7 +127,7 @@ async def regenerate_message(
     The message is the user's or an answer to it. The body may be left out.
     """
     if _wants_stream(request):
-        refuse_when_stopping(resources)
+        admit_stream(request, principal)
     if last_event_id is not None:
         trigger, run, cursor = await attach(resources, principal, conversation_id, last_event_id)
         return await _answer(request, principal, accept(trigger, run), cursor)

@@ -21,7 +21,7 @@ from api.relay.hub import Subject
 from api.resources import Resources
 from api.routes.injection import Asker, Process
 from api.routes.messages import IdempotencyKey
-from api.routes.streams import refuse_when_stopping, stream_response
+from api.routes.streams import admit_stream, stream_response
 from common.errors import ErrorCode, ThroughlineError
 from common.model.messages import Run
 from common.model.responses import (
@@ -60,6 +60,11 @@ _OF_MODEL = {
     ErrorCode.PROVIDER_NOT_CONFIGURED: "provider_not_configured",
 }
 """What `model` brings about, by OpenAI's names where it has one."""
+_CODES = {
+    **_OF_MODEL,
+    ErrorCode.RATE_LIMITED: "rate_limit_exceeded",
+    ErrorCode.BUDGET_EXCEEDED: "insufficient_quota",
+}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 Stream = Annotated[bool, QueryParameter(name="stream", description="The response's events over SSE.")]
@@ -78,7 +83,7 @@ async def create_response(
 ) -> Response[Any]:
     """Begins a response: streamed, in the background, or answered once it has ended."""
     if not data.background:
-        refuse_when_stopping(resources)
+        admit_stream(request, principal)
     run = await respond(resources, principal, data, idempotency_key)
     try:
         if data.stream:
@@ -104,7 +109,7 @@ async def retrieve_response(
     """Reads a response; or streams it, from its first event or after one."""
     if not stream:
         return _answer(await _read(resources, principal, id_text))
-    refuse_when_stopping(resources)
+    admit_stream(request, principal)
     run = await _find(resources, principal, id_text)
     return await stream_response(
         request, principal, run, None, named_run=True, protocol="responses", after=starting_after
@@ -187,7 +192,10 @@ def _answer(response: ResponseObject) -> Response[Any]:
 
 def answer_openai_error(request: "Request[Any, Any, Any]", error: Exception) -> Response[bytes]:
     """The answer to any exception, in the form that OpenAI's clients read."""
-    return answer_in_form(request, error, _openai_form)
+    answer = answer_in_form(request, error, _openai_form)
+    if isinstance(error, ThroughlineError) and error.code is ErrorCode.BUDGET_EXCEEDED:
+        answer.headers["x-should-retry"] = "false"  # The packages repeat every 429 by themselves.
+    return answer
 
 
 def _openai_form(error: ThroughlineError) -> OpenAIError:
@@ -200,7 +208,7 @@ def _openai_form(error: ThroughlineError) -> OpenAIError:
             message=message,
             type="server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error"),
             param="model" if error.code in _OF_MODEL else param,
-            code=_OF_MODEL.get(error.code, error.code),
+            code=_CODES.get(error.code, error.code),
         )
     )
 

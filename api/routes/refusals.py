@@ -8,7 +8,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from api.errors import STATUS
 from common.model.answers import ErrorAnswer
 
-_OF_EVERY_ROUTE = (400, 401, 403, 503)
+_OF_EVERY_ROUTE = (400, 401, 403, 429, 503)
 _OF_EVERY_BODY = (408, 413, 415)
 
 

@@ -10,7 +10,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 
-from api.auth import Principal, authenticate
+from api.auth import Principal, authenticate, count_request
 from api.commands.tickets import redeem_ticket
 from api.errors import invalid, not_found
 from api.protocols import PROTOCOLS
@@ -63,7 +63,9 @@ async def admit(connection: "ASGIConnection[Any, Any, Any, State]", route_handle
         return
     kind = route_handler.opt["subject"]
     subject_id = connection.path_params[f"{kind}_id"]
-    connection.scope["user"] = await redeem_ticket(connection.app.state.resources, ticket, kind, subject_id)
+    principal = await redeem_ticket(connection.app.state.resources, ticket, kind, subject_id)
+    await count_request(connection, principal)
+    connection.scope["user"] = principal
 
 
 @get("/v1/runs/{run_id:uuid}/stream", media_type=EVENT_STREAM, responses=_RESPONSES, opt={"subject": "run"})
@@ -78,7 +80,7 @@ async def stream_run(
     ticket: TicketText = None,
 ) -> Response[str]:
     """Streams a run's events, from its first one or after a cursor, to its end."""
-    refuse_when_stopping(resources)
+    admit_stream(request, principal)
     cursor = _read_cursor(last_event_id, query_last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         run = await select_run(connection, run_id)
@@ -111,7 +113,7 @@ async def stream_conversation(
     """Streams the run that a message started, else the active, else the latest one; a cursor names its own
     run.
     """
-    refuse_when_stopping(resources)
+    admit_stream(request, principal)
     cursor = _read_cursor(last_event_id, query_last_event_id, after)
     async with workspace_transaction(resources.pool, principal.workspace_id) as connection:
         if await select_conversation(connection, conversation_id) is None:
@@ -133,7 +135,7 @@ async def stream_response(
     stands in for the cursor where the protocol counts by itself.
 
     When this process is about to stop it breaks off after its first bytes: whoever has begun a run must not be told
-    that nothing has happened. So call `refuse_when_stopping` before anything has.
+    that nothing has happened. So call `admit_stream` before anything has.
     """
     resources: Resources = request.app.state.resources
     seen = None if cursor is None else cursor.event_id
@@ -154,10 +156,14 @@ async def stream_response(
     )
 
 
-def refuse_when_stopping(resources: Resources) -> None:
-    """Raises `unavailable` when this process is about to stop: what would be followed here is followed elsewhere."""
+def admit_stream(request: Request[Any, Any, Any], principal: Principal) -> None:
+    """Raises `too_many_connections`, or `unavailable` when this process is about to stop: what would be followed here
+    is followed elsewhere.
+    """
+    resources: Resources = request.app.state.resources
     if resources.hub.closing:
         raise ThroughlineError(ErrorCode.UNAVAILABLE, "This server is about to stop. Try again.")
+    resources.admission.take_seat(request.scope, "stream", principal.workspace_id, principal.user)
 
 
 def _read_cursor(*texts: str | None) -> Cursor | None:

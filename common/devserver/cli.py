@@ -15,12 +15,14 @@ from common.devserver.errors import DevServerError
 from common.devserver.examined import examined_environment
 from common.devserver.health import api_health, worker_health
 from common.devserver.housekeep import housekeep
+from common.devserver.limits import change_limits, read_limits, tell_limits
 from common.devserver.mint_token import DEVELOPER, DEVELOPMENT_WORKSPACE, ROLES, mint_token
 from common.devserver.page import build_page, check_page
 from common.devserver.procfile import find_procfile
 from common.devserver.secret import signing_secret
 from common.doctor.examination import examine
 from common.doctor.findings import as_json, as_text, is_well
+from common.model.limits import Limits
 from common.store.database import DATABASE_DOWN
 from common.store.migrate import MigrationError, migrate
 from common.store.schema import find_beyond
@@ -61,6 +63,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("health", help="tell by the exit status whether the process on this host is well")
     command.add_argument("process", choices=("api", "worker"))
+
+    command = commands.add_parser("limits", help="show or change the limits of one workspace")
+    command.add_argument("workspace", type=_uuid, help="its UUID")
+    command.add_argument("change", nargs="?", choices=("set", "reset"), help="reset: the settings' hold again")
+    command.add_argument("limits", nargs="*", metavar="limit[=value]", help="such as queued_runs=100; 0: none")
 
     command = commands.add_parser("page", help="build the web page from its sources")
     command.add_argument("--check", action="store_true", help="check its types instead")
@@ -119,6 +126,45 @@ async def _bring_up(url: str) -> tuple[list[str], list[str]]:
 def _health(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     check = api_health if options.process == "api" else worker_health
     return 0 if asyncio.run(check(load_settings(environment))) else 1
+
+
+def _limits(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    settings = load_settings(environment)
+    require(settings, "database_url")
+    values, names = _limit_values(options) if options.change == "set" else ({}, _limit_names(options))
+    try:
+        if options.change is not None:
+            asyncio.run(change_limits(settings, options.workspace, values, names))
+        own = asyncio.run(read_limits(settings, options.workspace))
+    except DATABASE_DOWN as error:
+        raise DevServerError(f"cannot reach the database {redact_url(settings.database_url)}: {error}") from error
+    print(tell_limits(settings, own))
+    return 0
+
+
+def _limit_values(options: argparse.Namespace) -> tuple[dict[str, int], list[str]]:
+    values = {}
+    for text in options.limits:
+        name, _, value = text.partition("=")
+        if not (value.isascii() and value.isdecimal() and len(value) <= 15):
+            raise DevServerError(f"{text!r}: write a limit as name=value, a whole number of at least 0")
+        values[_limit_name(name)] = int(value)
+    if not values:
+        raise DevServerError("name what to set, such as queued_runs=100")
+    return values, []
+
+
+def _limit_names(options: argparse.Namespace) -> list[str]:
+    names = [_limit_name(name) for name in options.limits]
+    if options.change == "reset" and not names:
+        raise DevServerError("name what to reset, such as queued_runs")
+    return names
+
+
+def _limit_name(name: str) -> str:
+    if name not in Limits.__struct_fields__:
+        raise DevServerError(f"there is no limit {name!r}; there are {', '.join(Limits.__struct_fields__)}")
+    return name
 
 
 def _page(options: argparse.Namespace, _: Mapping[str, str]) -> int:
@@ -181,6 +227,7 @@ _COMMANDS = {
     "doctor": _doctor,
     "housekeep": _housekeep,
     "health": _health,
+    "limits": _limits,
     "page": _page,
     "token": _token,
 }

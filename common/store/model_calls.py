@@ -3,6 +3,7 @@
 A row outlives its run and conversation. A trigger writes in for which conversation, agent and user the run was.
 """
 
+from datetime import datetime
 from uuid import UUID
 
 from common.model.messages import Usage
@@ -87,3 +88,16 @@ async def sum_usage(connection: Connection, run_id: UUID) -> Usage:
         run_id,
     )
     return Usage(**row)
+
+
+async def sum_tokens(connection: Connection, since: datetime, user: str | None) -> int:
+    """What calls that began at `since` or later have read and written: a user's, or the whole workspace's."""
+    tokens: int = await connection.fetchval(
+        """
+        select coalesce(sum(input_tokens + output_tokens), 0)::bigint from model_calls
+        where started_at >= $1 and ($2::text is null or created_by = $2)
+        """,
+        since,
+        user,
+    )
+    return tokens

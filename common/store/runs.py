@@ -159,6 +159,28 @@ async def select_is_newest(connection: Connection, run_id: UUID) -> bool:
     )
 
 
+async def count_not_begun(connection: Connection, user: str, most: int, user_most: int) -> tuple[int, int]:
+    """How many runs of the workspace, and of one user, are waiting or queued; nobody counts beyond what is asked."""
+    row = await connection.fetchrow(
+        """
+        select (select count(*) from (select from runs where state in ('waiting', 'queued') limit $2) r),
+               (select count(*) from (select from runs where state in ('waiting', 'queued') and created_by = $1
+                                      limit $3) r)
+        """,
+        user,
+        most,
+        user_most,
+    )
+    return row[0], row[1]
+
+
+async def lock_line(connection: Connection) -> None:
+    """Until the transaction ends, who else asks for this waits: what was counted stays true."""
+    await connection.execute(
+        "select pg_advisory_xact_lock(hashtextextended('runs not begun ' || current_workspace(), 0))"
+    )
+
+
 async def _select_one(connection: Connection, condition: str, *arguments: Any) -> Run | None:
     row = await connection.fetchrow(
         f"""

@@ -65,6 +65,12 @@ async def select_call_is_finished(connection: Connection, call_id: str) -> bool:
     return bool(await connection.fetchval("select true from tool_calls where id = $1 and state = 'finished'", call_id))
 
 
+async def count_calls(connection: Connection, run_id: UUID) -> int:
+    """How many calls the run has made so far."""
+    count: int = await connection.fetchval("select count(*) from tool_calls where run_id = $1", run_id)
+    return count
+
+
 async def update_call_finished(connection: Connection, call_id: str, outcome: Outcome) -> bool:
     """The call has its result. False when it had one before."""
     return bool(

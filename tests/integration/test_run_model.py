@@ -35,6 +35,8 @@ from api.commands.delete_conversation import delete_conversation
 from api.commands.edit_message import edit_message
 from api.commands.regenerate import regenerate
 from api.commands.start_run import start_run
+from api.limits.admission import Admission
+from api.limits.seats import Seats
 from api.relay import hub as hub_module
 from api.relay.hub import Subject
 from api.resources import Resources
@@ -504,6 +506,7 @@ class RunModel(RuleBasedStateMachine):
             bell=SilentBell(world.redis),
             log=WatchedLog(world.redis, world.log, self.api),
             hub=world.hub,
+            admission=Admission(world.settings, world.pool, world.redis, Seats()),
         )
         try:
             return self.do(call(api))

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from common.config import Settings
 from common.eventlog.log import EventLog
+from common.limits import LimitBook
 from common.model.events import Event, decode_event
 from common.queue import Bell
 from common.store.database import Pool, workspace_transaction
@@ -43,6 +44,7 @@ def worker_resources(
         providers={} if provider is None else {"scripted": provider},
         retry_budgets=open_budgets(settings, ["scripted"]),
         tools=tools or {},
+        limits=LimitBook(settings, pool),
     )
 
 

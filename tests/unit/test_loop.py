@@ -78,7 +78,10 @@ class Played:
         self.ran: list[LedgerCall] = []
 
     async def run(self, between_steps: Callable[[], None] = lambda: None, **plan: Any) -> FinishReason:
-        return await run_loop(_plan(**plan), self.provider, self.journal, self._runner(), between_steps)
+        async def pause() -> None:
+            between_steps()
+
+        return await run_loop(_plan(**plan), self.provider, self.journal, self._runner(), pause)
 
     def _runner(self) -> Callable[[list[LedgerCall]], Awaitable[None]]:
         async def run_calls(requested: list[LedgerCall]) -> None:
@@ -332,3 +335,20 @@ async def test_worker_that_leaves_stops_between_two_steps() -> None:
     with pytest.raises(Leaving):
         await played.run(leave_after_first)
     assert len(played.ran) == 1
+
+
+async def test_calls_beyond_a_steps_limit_are_answered_unrun() -> None:
+    """The first ones run; the model is told of the others, and the next step begins anew."""
+    step = calls(*[("look", '{"word": "x"}')] * 3)
+    played = Played(step, step, says("done"))
+    assert await played.run(max_calls_per_step=2) is FinishReason.STOP
+    assert [call.invalid is None for call in played.ran] == [True, True, False] * 2
+    assert "2 tools can be called at once" in (played.ran[2].invalid or "")
+
+
+async def test_calls_beyond_a_runs_limit_are_answered_unrun() -> None:
+    """All of its steps count, also those of earlier attempts; the model may still answer."""
+    step = calls(*[("look", '{"word": "x"}')] * 2)
+    played = Played(step, step, says("done"))
+    assert await played.run(max_calls=4, calls_made=1) is FinishReason.STOP
+    assert [call.invalid is None for call in played.ran] == [True, True, True, False]

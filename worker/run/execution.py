@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -12,6 +13,7 @@ from common.model.events import Started
 from common.model.messages import EventMessage
 from common.model.run_state import FinishReason, RunErrorCode
 from common.settle import CancelledBy, Completed, Failed, RunOutcome
+from common.store.database import DATABASE_DOWN, workspace_transaction
 from common.store.run_transitions import RunSpec
 from worker.metrics import LEASES_LOST
 from worker.providers.base import Provider, ProviderError
@@ -40,6 +42,13 @@ class Stop(Enum):
 
 class _Drained(Exception):
     """The worker is leaving, and this run stands between two steps."""
+
+
+class _BudgetExceeded(Exception):
+    """The workspace or the user has spent the tokens of this day."""
+
+    def __init__(self, limit: str, most: int) -> None:
+        super().__init__(f"{limit} is reached: {most:,} tokens until midnight, UTC")
 
 
 class Execution:
@@ -121,6 +130,8 @@ class Execution:
             return Failed(code, error.message, error.retryable, sink.partial_text or None)
         except _Drained:
             return None
+        except _BudgetExceeded as spent:
+            return Failed(RunErrorCode.BUDGET_EXCEEDED, str(spent), retryable=False)
         except asyncio.CancelledError:
             return self._stopped(sink)
         except LeaseLost:
@@ -135,6 +146,7 @@ class Execution:
         spec = opening.spec
         tools = _chosen(self._resources.tools, spec.tools)
         settings = self._resources.settings
+        limits = await self._resources.limits.read(spec.workspace_id)
         plan = Plan(
             model=spec.model,
             instructions=spec.instructions,
@@ -150,6 +162,9 @@ class Execution:
             steps_done=spec.step_count,
             open_calls=opening.open_calls,
             finish_reason=spec.step_finish_reason,
+            calls_made=opening.calls_made,
+            max_calls_per_step=limits.tool_calls_per_step,
+            max_calls=limits.tool_calls_per_run,
         )
         runner = ToolRunner(
             tools,
@@ -162,7 +177,7 @@ class Execution:
             observer,
         )
         self._body = asyncio.create_task(
-            run_loop(plan, provider, journal, runner.run, self._between_steps), name=f"loop {spec.id}"
+            run_loop(plan, provider, journal, runner.run, partial(self._between_steps, spec)), name=f"loop {spec.id}"
         )
         if self._stop is not None:  # asked while there was nothing to cancel yet
             self._body.cancel()
@@ -171,11 +186,25 @@ class Execution:
         finally:
             self._body.cancel()
 
-    def _between_steps(self) -> None:
+    async def _between_steps(self, spec: RunSpec) -> None:
         if self._stop is not None:  # some libraries swallow a cancellation that meets their own end
             raise asyncio.CancelledError
         if self._draining:
             raise _Drained
+        await self._check_budget(spec)
+
+    async def _check_budget(self, spec: RunSpec) -> None:
+        resources = self._resources
+        limits = await resources.limits.read(spec.workspace_id)
+        open_transaction = partial(workspace_transaction, resources.pool, spec.workspace_id)
+        try:
+            name = await resources.budget.exceeded(limits, spec.workspace_id, spec.created_by, open_transaction)
+        except DATABASE_DOWN as error:
+            # The step waits for Postgres by itself; what cannot be counted now is counted before the next one.
+            _log.warning("budget_not_read", run_id=str(spec.id), error=type(error).__name__)
+            return
+        if name is not None:
+            raise _BudgetExceeded(name, getattr(limits, name))
 
     def _stopped(self, sink: Sink) -> RunOutcome | None:
         match self._stop:

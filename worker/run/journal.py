@@ -44,6 +44,7 @@ from common.store.run_transitions import (
     update_progress,
 )
 from common.store.tool_calls import (
+    count_calls,
     insert_tool_calls,
     select_call_is_finished,
     select_open_calls,
@@ -63,11 +64,12 @@ _REFUSED_S = 60.0
 
 
 class Opening(NamedTuple):
-    """Where an attempt begins: what to run, what is committed, which calls have no result yet."""
+    """Where an attempt begins: what to run, what is committed, which calls have no result yet, how many there are."""
 
     spec: RunSpec
     messages: list[EventMessage]
     open_calls: list[LedgerCall]
+    calls_made: int = 0
 
 
 async def open_attempt(pool: Pool, lease: Lease) -> Opening:
@@ -79,7 +81,8 @@ async def open_attempt(pool: Pool, lease: Lease) -> Opening:
             return Opening(spec, [], [])
         await close_crashed_calls(connection, lease.run_id)
         messages = [for_event(message) for message in await select_run_messages(connection, lease.run_id)]
-        return Opening(spec, messages, await select_open_calls(connection, lease.run_id))
+        open_calls = await select_open_calls(connection, lease.run_id)
+        return Opening(spec, messages, open_calls, await count_calls(connection, lease.run_id))
 
     return await _persistently(pool, lease, read)
 

@@ -27,7 +27,10 @@ _EXCERPT = 500
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run, and where an earlier attempt left it: `finish_reason` is there when only the end was missing."""
+    """What to run, and where an earlier attempt left it: `finish_reason` is there when only the end was missing.
+
+    `max_calls_per_step` and `max_calls`, of a run, count tool calls; 0 is no limit.
+    """
 
     model: str
     instructions: str
@@ -37,6 +40,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     limits: TurnLimits
     steps_done: int = 0
     open_calls: list[LedgerCall] = msgspec.field(default_factory=list)
+    calls_made: int = 0
+    max_calls_per_step: int = 0
+    max_calls: int = 0
     finish_reason: FinishReason | None = None
 
 
@@ -55,13 +61,14 @@ async def run_loop(
     provider: Provider,
     journal: Journal,
     run_calls: Callable[[list[LedgerCall]], Awaitable[None]],
-    between_steps: Callable[[], None],
+    between_steps: Callable[[], Awaitable[None]],
 ) -> FinishReason:
     """Runs to the end of the agent's work, or to its step limit.
 
     Raises ProviderError for a model that does not answer, and whatever `between_steps` raises to stop it there.
     """
     calls, finish_reason, step = plan.open_calls, plan.finish_reason, plan.steps_done
+    calls_made = plan.calls_made
     while True:
         if calls:
             await run_calls(calls)
@@ -69,10 +76,11 @@ async def run_loop(
             return finish_reason
         if step >= plan.max_steps:
             return FinishReason.STEP_LIMIT
-        between_steps()
+        await between_steps()
         step += 1
         turn = await _ask(plan, provider, journal, step)
-        new = _new_step(turn, step, plan.tools)
+        new = _new_step(turn, step, plan, calls_made)
+        calls_made += len(new.calls)
         calls, finish_reason = await journal.commit_step(new), new.finish_reason
 
 
@@ -99,10 +107,11 @@ async def _ask(plan: Plan, provider: Provider, journal: Journal, step: int) -> T
     )
 
 
-def _new_step(turn: Turn, index: int, tools: Mapping[str, Tool]) -> NewStep:
+def _new_step(turn: Turn, index: int, plan: Plan, calls_made: int) -> NewStep:
     """An answer that was cut short ends the run: the arguments of its calls may be cut short as well."""
     end = _ENDS.get(turn.stop or "", FinishReason.OTHER)
-    calls = [] if end in _CUT_SHORT else [_planned(call, tools) for call in turn.calls]
+    planned = [] if end in _CUT_SHORT else [_planned(call, plan.tools) for call in turn.calls]
+    calls = [_within_limits(call, place, plan, calls_made) for place, call in enumerate(planned, 1)]
     return NewStep(
         index=index,
         model_call_id=turn.model_call_id,
@@ -131,6 +140,17 @@ def _planned(call: TurnCall, tools: Mapping[str, Tool]) -> PlannedCall:
         provider_call_id=None if call.provider_call_id is None else clean(call.provider_call_id),
         effect=Effect.READ if tool is None else tool.effect,
     )
+
+
+def _within_limits(call: PlannedCall, place: int, plan: Plan, calls_made: int) -> PlannedCall:
+    """The call; one too many is not run, and the model is told so."""
+    if plan.max_calls_per_step and place > plan.max_calls_per_step:
+        why = f"Not run: {plan.max_calls_per_step} tools can be called at once. Call the others in the next step."
+    elif plan.max_calls and calls_made + place > plan.max_calls:
+        why = f"Not run: the {plan.max_calls} tool calls that one run may make have been made. Answer without tools."
+    else:
+        return call
+    return msgspec.structs.replace(call, invalid=why)
 
 
 def _read_arguments(text: str) -> tuple[dict[str, Any], str | None]:

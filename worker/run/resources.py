@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from common.config import Settings
 from common.eventlog.log import EventLog
+from common.limits import LimitBook, TokenBudget
 from common.queue import Bell
 from common.store.database import Pool
 from worker.providers.base import Provider
@@ -33,5 +34,7 @@ class Resources:
     providers: Mapping[str, Provider]
     retry_budgets: Mapping[str, RetryBudget]
     tools: Mapping[str, Tool]
+    limits: LimitBook
     models: Mapping[str, Collection[str]] = field(default_factory=dict)
+    budget: TokenBudget = field(default_factory=TokenBudget)
     last_chances: LastChances = field(default_factory=LastChances)

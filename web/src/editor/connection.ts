@@ -14,6 +14,8 @@ const AGAIN_MS = 3000;
 const SILENCE_MS = 30_000;
 const AUTH_MESSAGE = 2;
 const EXPIRED = 4401;
+const CROWDED = 4429;
+const CROWDED_MS = 10_000;
 
 /** The last four are for good. */
 export type Link = "connecting" | "live" | "lost" | "deleted" | "forbidden" | "refused" | "full";
@@ -158,6 +160,7 @@ export class Connection {
   /** A ticket ends with its token: there may be another token by now. */
   private closed(code: number): void {
     if (code === EXPIRED) this.openIn(Math.min(100 * 2 ** this.expired++, 10_000));
+    else if (code === CROWDED) this.openIn(CROWDED_MS);
     else this.end(ENDS[code] ?? "refused");
   }
 
