@@ -25,6 +25,7 @@ from tests.support.servers import running_servers
 
 _ROOT = Path(__file__).parents[1]
 _START_S = 30
+_PLENTY = 10**9
 _TOKEN_LIFETIME_S = 24 * 3600
 
 
@@ -59,6 +60,13 @@ async def throughline(model_url: str, workers: int = 1, **more: Any) -> AsyncIte
             worker_max_runs=1_000,
             anthropic_base_url=model_url,
             anthropic_api_key="none is needed",
+            # A single user is the whole load: what they do is counted, and never refused.
+            limit_requests_burst=_PLENTY,
+            limit_user_requests_burst=_PLENTY,
+            limit_queued_runs=_PLENTY,
+            limit_user_queued_runs=_PLENTY,
+            limit_streams=_PLENTY,
+            limit_user_streams=_PLENTY,
             **more,
         )
         env = environment(settings)
