@@ -68,6 +68,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("workspace", type=_uuid, help="its UUID")
     command.add_argument("change", nargs="?", choices=("set", "reset"), help="reset: the settings' hold again")
     command.add_argument("limits", nargs="*", metavar="limit[=value]", help="such as queued_runs=100; 0: none")
+    command.set_defaults(data=data)
 
     command = commands.add_parser("page", help="build the web page from its sources")
     command.add_argument("--check", action="store_true", help="check its types instead")
@@ -129,7 +130,7 @@ def _health(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _limits(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    settings = load_settings(environment)
+    settings = load_settings(examined_environment(environment, options.data))
     require(settings, "database_url")
     values, names = _limit_values(options) if options.change == "set" else ({}, _limit_names(options))
     try:

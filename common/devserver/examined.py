@@ -1,4 +1,4 @@
-"""What `throughline doctor` and `housekeep` look after: what the environment names, or the system of this folder."""
+"""What operators' commands look after: what the environment names, or the system that runs with this folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
