@@ -24,7 +24,7 @@ from common.model.events import (
     encode_event,
 )
 from common.model.messages import EventMessage, Run, Timings, ToolCallRequest, Usage
-from common.model.run_state import Effect, FinishReason, Outcome, RunState
+from common.model.run_state import Effect, FinishReason, Outcome, Priority, RunState
 
 _STEPS = 5
 _REASONING, _TOKENS, _DELTAS = 100, 800, 40
@@ -110,6 +110,7 @@ def _run() -> Run:
         provider="echo",
         model="echo",
         state=RunState.RUNNING,
+        priority=Priority.INTERACTIVE,
         attempt=1,
         step_count=0,
         usage=Usage(),

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from common.config_wording import entry_problem, wanted
+from common.model.run_state import Priority
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -95,6 +96,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
     # Worker
     worker_max_runs: Count = 400
+    worker_priorities: tuple[Priority, ...] = tuple(Priority)
     worker_drain_s: Positive = 25
     tools_module: str = ""
     tool_timeout_s: Positive = 60
@@ -181,7 +183,9 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
     if field.type == tuple[CompatibleProvider, ...]:
         return _read_providers(field.name.upper(), text)
     if field.type == tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return _split(text)
+    if field.type == tuple[Priority, ...]:
+        return _read_priorities(field.name.upper(), text)
     try:
         value = msgspec.convert(text, field.type, strict=False, dec_hook=_decode)
     except msgspec.ValidationError:
@@ -190,6 +194,17 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
     if value is None or value == math.inf:
         raise ConfigError(f"{field.name.upper()} must be {wanted(field.type)}, not {text!r}")
     return value
+
+
+def _read_priorities(variable: str, text: str) -> tuple[Priority, ...]:
+    chosen = _split(text)
+    if not chosen or not set(chosen) <= set(Priority):
+        raise ConfigError(f"{variable} must be one or both of {', '.join(Priority)}, not {text!r}")
+    return tuple(priority for priority in Priority if priority in chosen)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _read_providers(variable: str, text: str) -> tuple[CompatibleProvider, ...]:

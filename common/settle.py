@@ -23,7 +23,7 @@ from common.store.database import Connection, Pool, workspace_transaction
 from common.store.model_calls import close_crashed_calls, sum_usage
 from common.store.run_events import select_started
 from common.store.run_messages import insert_tool_message, select_last_answer
-from common.store.run_transitions import RunEnd, RunToEnd, lock_run_to_end, promote_waiting, update_ended
+from common.store.run_transitions import DueRun, RunEnd, RunToEnd, lock_run_to_end, promote_waiting, update_ended
 from common.store.tool_calls import select_open_calls, update_call_finished
 
 _SWEEP_LOCK_S = 1.0
@@ -70,7 +70,7 @@ class Settled(NamedTuple):
     event_id: EventId
     terminal: bytes
     started: bytes | None
-    promoted: UUID | None
+    promoted: DueRun | None
     repeated: bool = False
 
 

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Iterable
 from uuid import UUID
 
 import structlog
 
 from common.failpoints import failpoint
+from common.model.run_state import Priority
 from common.store.database import DATABASE_DOWN
 from common.store.run_schedule import Claim, claim_runs
 from worker.run.execution import Execution, Stop
@@ -16,16 +19,18 @@ from worker.run.resources import Resources
 
 _log = structlog.get_logger(__name__)
 _HAND_BACK_S = 5.0
+_CLAIMS_AT_ONCE = 100
 
 
 class RunningRuns:
-    """At most `worker_max_runs` executions at once."""
+    """At most `worker_max_runs` executions at once, of the priorities that this worker serves."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._executions: dict[UUID, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wanted = 0
+        self._priorities = resources.settings.worker_priorities
+        self._wanted: Counter[Priority] = Counter()
         self._claiming = asyncio.Lock()
         self.due = asyncio.Event()
         """Set by whoever knows of runs that are due; `take_due_runs` looks for them then, rather than at its time."""
@@ -47,29 +52,39 @@ class RunningRuns:
         """Waits until at least one run may be claimed."""
         await self._room.wait()
 
-    async def answer_bell(self) -> None:
+    async def answer_bell(self, priority: Priority) -> None:
         """Claims one due run, if there is one; bells that ring while a claim is under way share the next one."""
-        self._wanted += 1
+        self._wanted[priority] += 1
         async with self._claiming:
-            wanted, self._wanted = self._wanted, 0
-            await self._claim(wanted)
+            wanted, self._wanted = self._wanted, Counter()
+            claimed = await self._claim(wanted.total(), self._priorities)
+            # Where a more urgent run took the place of the one that rang, the other's own bell may be with a worker
+            # that cannot serve this one: nobody would ring for it again.
+            missed = wanted - claimed
+            if claimed.total() == wanted.total() and missed:
+                await self._claim(missed.total(), missed)
 
     async def claim_due(self) -> None:
         """Claims as many due runs as there is room for: what nobody rang for."""
         async with self._claiming:
-            await self._claim(self.free)
+            while (limit := min(self.free, _CLAIMS_AT_ONCE)) > 0:
+                claimed = await self._claim(limit, self._priorities)
+                if claimed.total() < limit:
+                    break
 
-    async def _claim(self, wanted: int) -> None:
+    async def _claim(self, wanted: int, priorities: Iterable[Priority]) -> Counter[Priority]:
+        """How many it claimed of each priority."""
         limit = min(wanted, self.free)
         if limit <= 0:
-            return
+            return Counter()
         sent_at = time.monotonic()
         resources = self._resources
-        claims = await claim_runs(resources.pool, resources.owner, resources.settings.lease_s, limit)
+        claims = await claim_runs(resources.pool, resources.owner, resources.settings.lease_s, limit, priorities)
         if claims:
             await failpoint("claim.after")
         for claim in claims:
             self._start(claim, sent_at)
+        return Counter(claim.priority for claim in claims)
 
     def cancel(self, run_id: UUID) -> None:
         """Cancels the run, if it is one of ours."""
@@ -128,9 +143,9 @@ class RunningRuns:
                 del self._executions[lease.run_id]
 
 
-async def start_run(runs: RunningRuns, run_id: UUID) -> None:
+async def start_run(runs: RunningRuns, run_id: UUID, priority: Priority) -> None:
     """The arq job: something is due, `run_id` at least. Which run it claims, the database decides."""
     try:
-        await runs.answer_bell()
+        await runs.answer_bell(priority)
     except DATABASE_DOWN as error:
         _log.warning("bell_not_answered", run_id=str(run_id), error=type(error).__name__)

@@ -22,8 +22,9 @@ from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
 from common.limits import LimitBook
+from common.model.run_state import Priority
 from common.observability.loop_lag import measure_loop_lag
-from common.queue import JOB, QUEUE, WAKE, Bell, deserialize, serialize
+from common.queue import JOB, QUEUES, Bell, deserialize, serialize, wake_of
 from common.redis import REDIS_DOWN, open_redis, open_redis_pool, tls_of
 from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
@@ -50,19 +51,20 @@ _OFFER_EVERY_S = 20.0
 
 
 class BellWorker(Worker):
-    """arq's worker, woken by a list instead of polling, and only while there is room for a run.
+    """arq's worker for the bells of one priority, woken by a list instead of polling, and only while there is room for
+    a run.
 
     Its jobs are short: they claim a run and hand it over. It outlives a Redis that goes away.
     """
 
-    def __init__(self, runs: RunningRuns, redis: ArqRedis) -> None:
+    def __init__(self, runs: RunningRuns, redis: ArqRedis, priority: Priority) -> None:
         async def answer(_: dict[Any, Any], run_id: str) -> None:
-            await start_run(runs, UUID(run_id))
+            await start_run(runs, UUID(run_id), priority)
 
         job = func(cast(WorkerCoroutine, answer), name=JOB, keep_result=0, timeout=30, max_tries=1)
         super().__init__(
             functions=[job],
-            queue_name=QUEUE,
+            queue_name=QUEUES[priority],
             redis_pool=redis,
             handle_signals=False,
             max_jobs=_BELLS_AT_ONCE,
@@ -72,6 +74,7 @@ class BellWorker(Worker):
             log_results=False,
         )
         self._runs = runs
+        self._wake = wake_of(QUEUES[priority])
 
     async def main(self) -> None:
         """Answers bells until cancelled."""
@@ -97,7 +100,7 @@ class BellWorker(Worker):
     async def _wait_for_bell(self) -> None:
         await self._runs.has_room()
         count = max(1, min(self._runs.free, _BELLS_AT_ONCE))
-        await self.pool.blmpop(_BELL_WAIT_S, 1, WAKE, direction="LEFT", count=count)  # type: ignore[arg-type,misc]
+        await self.pool.blmpop(_BELL_WAIT_S, 1, self._wake, direction="LEFT", count=count)  # type: ignore[arg-type,misc]
 
 
 async def serve(settings: Settings) -> None:
@@ -148,7 +151,10 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         "heartbeat": resources.keeper.run(),
         "due runs": take_due_runs(resources, runs),
         "sweep": sweep(resources, runs),
-        "bell": _persist(partial(_answer_bells, resources.settings, runs)),
+        **{
+            f"{priority} bells": _persist(partial(_answer_bells, resources.settings, runs, priority))
+            for priority in resources.settings.worker_priorities
+        },
         "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
         "housekeeping": keep_house_for_ever(resources.pool, resources.bell, resources.settings),
         "offers": _offer(resources.pool, resources.owner, offered),
@@ -182,11 +188,11 @@ async def _persist(listen: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
-async def _answer_bells(settings: Settings, runs: RunningRuns) -> None:
+async def _answer_bells(settings: Settings, runs: RunningRuns, priority: Priority) -> None:
     connections = open_redis_pool(settings.queue_redis_url, tls_of(settings), reply_s=_BELL_WAIT_S * 2)
-    redis = ArqRedis(connections, serialize, deserialize, default_queue_name=QUEUE)
+    redis = ArqRedis(connections, serialize, deserialize, default_queue_name=QUEUES[priority])
     try:
-        await BellWorker(runs, redis).main()
+        await BellWorker(runs, redis, priority).main()
     finally:
         await redis.aclose(close_connection_pool=True)
 

@@ -13,7 +13,7 @@ from common.model.run_state import CancelReason, RunState
 from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Settled, count_end, settle_within, tell_end
 from common.store.database import Connection
-from common.store.run_transitions import request_cancel
+from common.store.run_transitions import DueRun, request_cancel
 
 _PATIENCE_S = 1.0
 
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 class Aftermath:
     """Collected inside a transaction, carried out once it is committed."""
 
-    due: list[UUID] = field(default_factory=list)
+    due: list[DueRun] = field(default_factory=list)
     """Runs to ring for."""
     cancelled: list[UUID] = field(default_factory=list)
     """Runs that a worker is to stop."""
@@ -69,8 +69,8 @@ class Aftermath:
                 raise failure
 
     async def _ring(self, resources: Resources) -> None:
-        for run_id in self.due:
-            await resources.bell.ring(run_id)
+        for due in self.due:
+            await resources.bell.ring(due.run_id, due.priority)
 
     async def _signal(self, resources: Resources) -> None:
         for run_id in self.cancelled:

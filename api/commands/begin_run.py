@@ -15,10 +15,11 @@ from common.errors import ErrorCode, ThroughlineError
 from common.ids import new_id
 from common.model.answers import Accepted
 from common.model.messages import Message, Run
-from common.model.run_state import CancelReason, RunState
+from common.model.run_state import CancelReason, Priority, RunState
 from common.observability.tracing import current_traceparent
 from common.store.database import Connection
 from common.store.idempotency_keys import KeptAnswer
+from common.store.run_transitions import DueRun
 from common.store.runs import NewRun, insert_run, select_run, select_unfinished_runs
 
 IfBusy = Literal["reject", "enqueue", "interrupt"]
@@ -71,6 +72,7 @@ async def begin_run(
     turn: int,
     choice: Choice,
     state: RunState,
+    priority: Priority,
     aftermath: Aftermath,
 ) -> Run:
     """The run of `trigger`, in the place that `make_room` found for it. Raises `too_many_runs` or `budget_exceeded`."""
@@ -91,12 +93,13 @@ async def begin_run(
             settings=choice.settings,
             max_steps=choice.max_steps,
             created_by=principal.user,
+            priority=priority,
             traceparent=current_traceparent(),
         ),
     )
     bind_contextvars(run_id=str(run.id))
     if state is RunState.QUEUED:
-        aftermath.due.append(run.id)
+        aftermath.due.append(DueRun(run.id, priority))
     return run
 
 

@@ -132,6 +132,7 @@ async def _open_turn(post: _Post, said: Said) -> Run:
         provider=request.provider,
         model=request.model,
         if_busy=request.if_busy,
+        priority=request.priority,
     )
     begun = await open_turn(
         post.resources, post.connection, post.principal, post.conversation, new, post.aftermath, said.ids[-1]
@@ -167,7 +168,13 @@ async def _answer_anew(post: _Post, message_id: UUID) -> Run:
     request = post.request
     # Nothing can wait behind the turn that it replaces.
     if_busy: Literal["reject", "interrupt"] = "interrupt" if request.if_busy == "interrupt" else "reject"
-    change = Regeneration(agent_id=request.agent_id, provider=request.provider, model=request.model, if_busy=if_busy)
+    change = Regeneration(
+        agent_id=request.agent_id,
+        provider=request.provider,
+        model=request.model,
+        if_busy=if_busy,
+        priority=request.priority,
+    )
     begun = await answer_anew(
         post.resources, post.connection, post.principal, post.conversation, message_id, change, post.aftermath
     )

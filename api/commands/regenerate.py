@@ -12,7 +12,7 @@ from api.resources import Resources
 from common.failpoints import failpoint
 from common.model.messages import Conversation, Message, Run
 from common.model.requests import Regeneration
-from common.model.run_state import CancelReason
+from common.model.run_state import CancelReason, Priority
 from common.store.conversations import lock_conversation
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import select_message, select_turn_opener, select_turns, update_superseded
@@ -77,7 +77,9 @@ async def answer_anew(
     # The runs first: a step that commits in between is then superseded by one of the two.
     await supersede_runs(connection, conversation.id, turn)
     await update_superseded(connection, conversation.id, turn)
-    return accept(trigger, await begin_run(resources, connection, principal, trigger, turn, choice, state, aftermath))
+    priority = change.priority or Priority.INTERACTIVE
+    run = await begin_run(resources, connection, principal, trigger, turn, choice, state, priority, aftermath)
+    return accept(trigger, run)
 
 
 async def _find_trigger(connection: Connection, conversation_id: UUID, message_id: UUID) -> tuple[Message, int]:

@@ -7,7 +7,7 @@ from api.commands.aftermath import Aftermath
 from api.commands.begin_run import begin_run, make_room
 from api.commands.choice import Choice, Wish, choose
 from api.commands.idempotency import once
-from api.commands.responses_input import Said, chosen_settings, read_input
+from api.commands.responses_input import Said, chosen_priority, chosen_settings, read_input
 from api.commands.responses_model import wish_of_model
 from api.commands.titles import title_from
 from api.errors import invalid, not_found
@@ -64,7 +64,8 @@ async def _begin(
     choice = _adjust(await choose(connection, resources.settings, conversation, wish), new)
     state = await make_room(connection, conversation.id, "reject", aftermath)
     trigger, turn = await _append(connection, principal, conversation.id, said, wish)
-    return await begin_run(resources, connection, principal, trigger, turn, choice, state, aftermath)
+    priority = chosen_priority(new)
+    return await begin_run(resources, connection, principal, trigger, turn, choice, state, priority, aftermath)
 
 
 async def _conversation(

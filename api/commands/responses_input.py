@@ -7,10 +7,12 @@ import msgspec
 from api.errors import invalid
 from common.model.messages import AgentSettings
 from common.model.responses import InputMessage, NewResponse
+from common.model.run_state import Priority
 
 _MAX_ITEMS = 500
 _TEXT_PARTS = ("input_text", "output_text")
 
+_FLEX = "flex"
 _PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "context_management": ([],),
@@ -24,7 +26,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "safety_identifier": (),
-    "service_tier": ("auto", "default"),
+    "service_tier": ("auto", "default", _FLEX),
     "store": (True,),
     "stream_options": ({}, {"include_obfuscation": False}),
     "text": ({}, _PLAIN_TEXT, {**_PLAIN_TEXT, "verbosity": "medium"}, {"verbosity": "medium"}),
@@ -34,7 +36,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation": ("disabled",),
     "user": (),
 }
-"""What these fields may say besides null; nothing of it asks for anything."""
+"""What these fields may say besides null; none of it asks for anything, except flex."""
 
 
 class Said(NamedTuple):
@@ -71,6 +73,11 @@ def chosen_settings(new: NewResponse, settings: AgentSettings) -> AgentSettings:
         "reasoning": new.reasoning and new.reasoning.effort,
     }
     return msgspec.structs.replace(settings, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def chosen_priority(new: NewResponse) -> Priority:
+    """OpenAI's `flex` is for what may take its time."""
+    return Priority.BACKGROUND if new.service_tier == _FLEX else Priority.INTERACTIVE
 
 
 def _hint(name: str) -> str:

@@ -13,6 +13,7 @@ from common.failpoints import failpoint
 from common.ids import new_id
 from common.model.messages import Conversation, Message
 from common.model.requests import NewMessage
+from common.model.run_state import Priority
 from common.store.conversations import lock_conversation, update_last_turn
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import NewMessageRow, insert_message
@@ -66,7 +67,9 @@ async def open_turn(
     choice = await choose(connection, resources.settings, conversation, wish)
     state = await make_room(connection, conversation.id, new.if_busy, aftermath)
     message, turn = await _append(connection, principal, conversation.id, new, message_id)
-    return accept(message, await begin_run(resources, connection, principal, message, turn, choice, state, aftermath))
+    priority = new.priority or Priority.INTERACTIVE
+    run = await begin_run(resources, connection, principal, message, turn, choice, state, priority, aftermath)
+    return accept(message, run)
 
 
 async def _append(

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from common.model.run_state import FinishReason, Outcome, RunErrorCode, RunState
+from common.model.run_state import FinishReason, Outcome, Priority, RunErrorCode, RunState
 
 Role = Literal["user", "assistant", "tool", "system"]
 Time = Annotated[datetime, Meta(tz=True)]
@@ -156,6 +156,7 @@ class Run(Wire, kw_only=True):
     provider: str
     model: str
     state: RunState
+    priority: Annotated[Priority, Meta(description="Interactive runs are taken before background ones.")]
     attempt: Annotated[
         int,
         Meta(description="Rises each time that work on it begins anew; 0 before. The first half of event ids."),

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from common.model.messages import AgentSettings
+from common.model.run_state import Priority
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Title = Annotated[str, Meta(max_length=200)]
@@ -23,6 +24,14 @@ Content = Annotated[str, Meta(min_length=1)]
 StepLimit = Annotated[
     int, Meta(ge=1, le=100, description="How often the model may be asked in one run; then it ends with `step_limit`.")
 ]
+# Unset rather than its default: a request that names none reads the same, and bears the same hash, as it always did.
+PriorityChoice = (
+    Annotated[
+        Priority,
+        Meta(description="`background` for what nobody waits for: interactive runs go first. Absent: `interactive`."),
+    ]
+    | UnsetType
+)
 
 DEFAULT_MAX_STEPS = 20
 
@@ -105,6 +114,7 @@ class NewMessage(_Request, kw_only=True):
             "`interrupt` cancels the others first."
         ),
     ] = "reject"
+    priority: PriorityChoice = UNSET
 
 
 class MessageEdit(_Request, kw_only=True):
@@ -123,6 +133,7 @@ class Regeneration(_Request, kw_only=True):
         Literal["reject", "interrupt"],
         Meta(description="While a run has not ended: `reject` answers 409, `interrupt` cancels it first."),
     ] = "reject"
+    priority: PriorityChoice = UNSET
 
 
 class NewTicket(_Request, kw_only=True):

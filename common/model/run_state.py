@@ -23,6 +23,26 @@ class RunState(StrEnum):
 TERMINAL_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
 
 
+class Priority(StrEnum):
+    """Which runs workers take first: somebody waits for an `interactive` one, nobody for a `background` one."""
+
+    INTERACTIVE = "interactive"
+    BACKGROUND = "background"
+
+    @property
+    def number(self) -> int:
+        """As the database has it: the lower, the sooner."""
+        return _PRIORITIES.index(self)
+
+    @classmethod
+    def of(cls, number: int) -> "Priority":
+        """The one with this number."""
+        return _PRIORITIES[number]
+
+
+_PRIORITIES = (Priority.INTERACTIVE, Priority.BACKGROUND)
+
+
 class RunErrorCode(StrEnum):
     """Why a run is `failed`."""
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from common.model.requests import ModelName, ProviderName
+from common.model.requests import ModelName, PriorityChoice, ProviderName
 
 ToolState = Literal["output-available", "output-error"]
 
@@ -42,6 +42,7 @@ class ChatRequest(msgspec.Struct, rename="camel", kw_only=True):
     provider: ProviderName | None = None
     model: ModelName | None = None
     if_busy: Literal["reject", "enqueue", "interrupt"] = "interrupt"
+    priority: PriorityChoice = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.message is None and self.messages:

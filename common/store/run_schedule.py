@@ -1,17 +1,26 @@
 """Runs across all workspaces: the scheduler's SQL functions. Ids, attempts and flags in, ids and flags out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from common.ids import EventId
-from common.model.run_state import RunState
+from common.model.run_state import Priority, RunState
 from common.store.database import Pool
 
 
 class Claim(NamedTuple):
     """A run that this worker owns for one attempt."""
+
+    workspace_id: UUID
+    run_id: UUID
+    attempt: int
+    priority: Priority
+
+
+class ToCancel(NamedTuple):
+    """A run that nobody runs, with a cancel request that nobody carried out."""
 
     workspace_id: UUID
     run_id: UUID
@@ -50,7 +59,7 @@ class QueueDepth(NamedTuple):
     `oldest_due_s` is for how long the oldest due one might have been claimed, in seconds; None when none is due.
     """
 
-    priority: int
+    priority: Priority
     queued: int
     due: int
     oldest_due_s: float | None
@@ -58,10 +67,22 @@ class QueueDepth(NamedTuple):
     waiting: int
 
 
-async def claim_runs(pool: Pool, owner: str, lease_s: float, limit: int) -> list[Claim]:
-    """Up to `limit` due runs, most urgent first, each in a new attempt owned by `owner`."""
-    rows = await pool.fetch("select * from claim_runs($1, $2, $3)", owner, timedelta(seconds=lease_s), limit)
-    return [Claim(row["workspace_id"], row["run_id"], row["attempt"]) for row in rows]
+async def claim_runs(
+    pool: Pool, owner: str, lease_s: float, limit: int, priorities: Iterable[Priority] = tuple(Priority)
+) -> list[Claim]:
+    """Up to `limit` due runs, each in a new attempt owned by `owner`.
+
+    Interactive ones first, except that background ones that have been due for a minute get a tenth of the places in
+    use. Among equals, those of the workspace with the fewest runs running come first.
+    """
+    rows = await pool.fetch(
+        "select * from claim_runs($1, $2, $3, $4)",
+        owner,
+        timedelta(seconds=lease_s),
+        limit,
+        [priority.number for priority in priorities],
+    )
+    return [Claim(row["workspace_id"], row["run_id"], row["attempt"], Priority.of(row["priority"])) for row in rows]
 
 
 async def renew_leases(
@@ -91,10 +112,10 @@ async def sweep_expired(pool: Pool, answering_s: float, limit: int = 100) -> lis
     return [Expired(row["workspace_id"], row["run_id"], row["attempt"], row["verdict"]) for row in rows]
 
 
-async def find_cancelled(pool: Pool, limit: int = 100) -> list[Claim]:
+async def find_cancelled(pool: Pool, limit: int = 100) -> list[ToCancel]:
     """Runs that nobody runs and whose cancel request nobody carried out."""
     rows = await pool.fetch("select * from find_cancelled($1)", limit)
-    return [Claim(row["workspace_id"], row["run_id"], row["attempt"]) for row in rows]
+    return [ToCancel(row["workspace_id"], row["run_id"], row["attempt"]) for row in rows]
 
 
 async def find_promotable(pool: Pool, limit: int = 100) -> list[Promotable]:
@@ -119,8 +140,10 @@ async def poll_runs(pool: Pool, run_ids: Sequence[UUID]) -> list[RunPosition]:
 
 
 async def measure_queue(pool: Pool) -> list[QueueDepth]:
-    """How much there is to do, by priority, the most urgent first; priority 0 is told even when there is nothing."""
+    """How much there is to do, by priority, the most urgent first; each is told even when there is nothing."""
     rows = await pool.fetch("select * from queue_depth()")
-    depths = {row["priority"]: QueueDepth(**row) for row in rows}
-    depths.setdefault(0, QueueDepth(0, 0, 0, None, 0, 0))
-    return [depths[priority] for priority in sorted(depths)]
+    depths = {priority: QueueDepth(priority, 0, 0, None, 0, 0) for priority in Priority}
+    for row in rows:
+        priority = Priority.of(row["priority"])
+        depths[priority] = QueueDepth(**{**row, "priority": priority})
+    return list(depths.values())

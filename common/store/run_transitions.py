@@ -1,6 +1,7 @@
 """Transitions of a run: what its owner, the API and the sweep change, each in one statement that checks the state."""
 
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from common.errors import LeaseLost
 from common.ids import EventId
 from common.model.messages import AgentSettings, RunError, Usage
-from common.model.run_state import CancelReason, FinishReason, RunState
+from common.model.run_state import CancelReason, FinishReason, Priority, RunState
 from common.store.database import Connection
 
 
@@ -30,6 +31,7 @@ class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     instructions: str
     tools: list[str]
     settings: AgentSettings
+    priority: Priority
     max_steps: int
     step_count: int
     step_finish_reason: FinishReason | None
@@ -63,12 +65,19 @@ class RunToEnd(msgspec.Struct, kw_only=True, frozen=True):
     terminal: tuple[EventId, bytes] | None
 
 
+class DueRun(NamedTuple):
+    """A run that waits for a worker from now on: the one to ring for."""
+
+    run_id: UUID
+    priority: Priority
+
+
 async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) -> RunSpec:
     """What the owner of `attempt` runs, locked. Raises LeaseLost when the run is no longer in that attempt."""
     row = await connection.fetchrow(
         """
         select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
-               tools, settings, max_steps, step_count, step_finish_reason, run_seconds,
+               tools, settings, priority, max_steps, step_count, step_finish_reason, run_seconds,
                crashes_since_progress >= 2 as last_chance, cancel_requested_at is not null as cancel_requested,
                created_by, greatest(extract(epoch from claimed_at - available_at), 0)::float8 as pickup_s, traceparent
         from runs where id = $1 and attempt = $2 and state = 'running'
@@ -84,6 +93,7 @@ async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) ->
         **{
             **row,
             "settings": msgspec.convert(row["settings"], AgentSettings),
+            "priority": Priority.of(row["priority"]),
             "step_finish_reason": reason and FinishReason(reason),
         }
     )
@@ -290,9 +300,9 @@ async def update_ended(
     )
 
 
-async def promote_waiting(connection: Connection, conversation_id: UUID) -> UUID | None:
+async def promote_waiting(connection: Connection, conversation_id: UUID) -> DueRun | None:
     """Queues the conversation's next waiting run if none is active; the caller holds the conversation's lock."""
-    promoted: UUID | None = await connection.fetchval(
+    row = await connection.fetchrow(
         """
         update runs set state = 'queued', available_at = clock_timestamp()
         where id = (
@@ -301,8 +311,8 @@ async def promote_waiting(connection: Connection, conversation_id: UUID) -> UUID
               and not exists (select from runs a where a.workspace_id = w.workspace_id
                               and a.conversation_id = $1 and a.state in ('queued', 'running', 'paused'))
             order by w.turn, w.created_at limit 1)
-        returning id
+        returning id, priority
         """,
         conversation_id,
     )
-    return promoted
+    return None if row is None else DueRun(row["id"], Priority.of(row["priority"]))

@@ -7,12 +7,12 @@ from uuid import UUID
 import msgspec
 
 from common.model.messages import AgentSettings, Run, RunError, Timings, Usage
-from common.model.run_state import FinishReason, RunState
+from common.model.run_state import FinishReason, Priority, RunState
 from common.store.database import Connection, Row
 
 _COLUMNS = """
-    id, conversation_id, trigger_message_id, agent_id, provider, model, state, attempt, step_count, finish_reason,
-    error, usage, partial_text, created_by, created_at, started_at, first_token_at, finished_at
+    id, conversation_id, trigger_message_id, agent_id, provider, model, state, priority, attempt, step_count,
+    finish_reason, error, usage, partial_text, created_by, created_at, started_at, first_token_at, finished_at
 """
 
 _OF_LIVING_CONVERSATION = """
@@ -37,7 +37,7 @@ class NewRun(msgspec.Struct, kw_only=True):
     settings: AgentSettings
     max_steps: int
     created_by: str
-    priority: int = 0
+    priority: Priority = Priority.INTERACTIVE
     traceparent: str | None = None
 
 
@@ -63,7 +63,7 @@ async def insert_run(connection: Connection, new: NewRun) -> Run:
         new.settings,
         new.max_steps,
         new.created_by,
-        new.priority,
+        new.priority.number,
         new.traceparent,
     )
     return _read_run(row)
@@ -203,6 +203,7 @@ def _read_run(row: Row) -> Run:
         provider=row["provider"],
         model=row["model"],
         state=RunState(row["state"]),
+        priority=Priority.of(row["priority"]),
         attempt=row["attempt"],
         step_count=row["step_count"],
         finish_reason=row["finish_reason"] and FinishReason(row["finish_reason"]),

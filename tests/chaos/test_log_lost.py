@@ -7,7 +7,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from common.eventlog.keys import cancel_channel
-from common.queue import QUEUE, WAKE
+from common.queue import QUEUES, wake_of
 from tests.support.chaos import Chaos
 from tests.support.lanes import Lanes, output_when_it_fails
 from tests.support.planned_model import plan
@@ -15,6 +15,7 @@ from tests.support.system import running_system
 
 _FULL = "1"  # byte: whatever would need memory is answered with OOM
 _UNLIMITED = "0"
+_BELLS = [key for queue in QUEUES.values() for key in (queue, wake_of(queue))]
 
 
 async def test_runs_outlive_the_loss_of_their_logs(chaos: Chaos) -> None:
@@ -99,10 +100,10 @@ class Faults:
     async def block_the_queue(self) -> None:
         """No bell can be rung, and none heard."""
         self._chaos.fault("the queue becomes a text")
-        for key in (QUEUE, WAKE):
+        for key in _BELLS:
             await self._redis.set(key, "text")
         await self._lanes.go_on(self._chaos.pick(0.5, 2.0))
-        await self._redis.delete(QUEUE, WAKE)
+        await self._redis.delete(*_BELLS)
 
     async def fill(self) -> None:
         """There is no memory left, for a while."""
@@ -117,9 +118,10 @@ class Faults:
         live = [key.replace(":events", ":live") for key in await self._redis.keys("run:*:events")]
         for channel in (cancel_channel(), *live):
             await self._redis.publish(channel, b"\xff nonsense")
-        await self._redis.zadd(QUEUE, {"nonsense": 0})
-        # redis-py types one method for both of its clients.
-        await cast("Awaitable[int]", self._redis.rpush(WAKE, "nonsense"))
+        for queue in QUEUES.values():
+            await self._redis.zadd(queue, {"nonsense": 0})
+            # redis-py types one method for both of its clients.
+            await cast("Awaitable[int]", self._redis.rpush(wake_of(queue), "nonsense"))
 
     async def _delete(self, keys: list[str]) -> None:
         kinds = sorted({key.rpartition(":")[2] for key in keys})

@@ -23,8 +23,8 @@ from common.ids import EventId
 from common.model.events import Done, Started, encode_event
 from common.model.messages import Usage
 from common.model.requests import NewMessage, Regeneration
-from common.model.run_state import FinishReason
-from common.queue import JOB, QUEUE, WAKE, serialize
+from common.model.run_state import FinishReason, Priority
+from common.queue import JOB, QUEUES, serialize, wake_of
 
 ID = UUID("0198f3a0-0000-7000-8000-000000000001")
 OTHER = UUID("0198f3a0-0000-7000-8000-000000000002")
@@ -57,7 +57,7 @@ class _Told:
 
 async def samples() -> dict[str, bytes]:
     """By what they are."""
-    told = _Told()
+    told, queue = _Told(), QUEUES[Priority.INTERACTIVE]
     await publish_cancel(cast(Redis, told), ID)
     for note in NOTES:
         await publish(cast(Redis, told), ID, note)
@@ -65,7 +65,7 @@ async def samples() -> dict[str, bytes]:
         "keys": " ".join(
             (events_key(ID), head_key(ID), live_channel(ID), cancel_channel(), document_channel(ID))
         ).encode(),
-        "queue": f"{job_key_prefix} {QUEUE} {WAKE}".encode(),
+        "queue": " ".join((job_key_prefix, queue, wake_of(queue))).encode(),
         "job": serialize_job(JOB, (str(ID),), {}, None, 1_800_000_000_000, serializer=serialize),
         "started": encode_event(STARTED),
         "done": encode_event(DONE),

@@ -45,6 +45,7 @@ RUN_FIELDS = {
     "provider",
     "model",
     "state",
+    "priority",
     "attempt",
     "stepCount",
     "finishReason",

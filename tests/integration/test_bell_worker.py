@@ -1,6 +1,9 @@
 """The bell's hearer over a real Valkey: what it makes of a connection that breaks while a bell is answered."""
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -10,7 +13,8 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError
 
 from common.ids import new_id
-from common.queue import QUEUE, Bell, deserialize, serialize
+from common.model.run_state import Priority
+from common.queue import QUEUES, Bell, deserialize, serialize
 from tests.support.eventually import eventually
 from worker import main
 from worker.job import RunningRuns
@@ -23,13 +27,27 @@ class Runs:
     free = 10
 
     def __init__(self) -> None:
-        self.answered = 0
+        self.answered: Counter[Priority] = Counter()
 
     async def has_room(self) -> None:
         """Always."""
 
-    async def answer_bell(self) -> None:
-        self.answered += 1
+    async def answer_bell(self, priority: Priority) -> None:
+        self.answered[priority] += 1
+
+
+@asynccontextmanager
+async def hearing(redis_url: str, runs: Runs, priority: Priority) -> AsyncIterator[None]:
+    """A worker's ear for one priority."""
+    pool = ConnectionPool.from_url(redis_url)
+    arq = ArqRedis(pool, serialize, deserialize, default_queue_name=QUEUES[priority])
+    listening = asyncio.create_task(BellWorker(cast(RunningRuns, runs), arq, priority).main())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        await asyncio.wait({listening})
+        await arq.aclose(close_connection_pool=True)
 
 
 async def test_bells_are_heard_however_often_redis_broke(
@@ -49,17 +67,48 @@ async def test_bells_are_heard_however_often_redis_broke(
 
     monkeypatch.setattr(Pipeline, "watch", break_off)
     runs = Runs()
-    arq = ArqRedis(ConnectionPool.from_url(redis_url), serialize, deserialize, default_queue_name=QUEUE)
-    hearing = asyncio.create_task(BellWorker(cast(RunningRuns, runs), arq).main())
-    try:
+    async with hearing(redis_url, runs, Priority.INTERACTIVE):
         for number in range(1, 4):
-            await Bell(redis).ring(new_id())
-            await eventually(lambda number=number: runs.answered == number, 8)  # type: ignore[misc]
+            await Bell(redis).ring(new_id(), Priority.INTERACTIVE)
+            await eventually(lambda number=number: runs.answered.total() == number, 8)  # type: ignore[misc]
         assert broken > 3
-    finally:
-        hearing.cancel()
-        await asyncio.wait({hearing})
-        await arq.aclose(close_connection_pool=True)
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_bell_is_left_to_those_who_serve_its_priority(redis: Redis, redis_url: str, priority: Priority) -> None:
+    """A worker of the other priority neither hears nor swallows it: who serves it finds it, even who comes later."""
+    other = next(one for one in Priority if one is not priority)
+    deaf, ear = Runs(), Runs()
+    async with hearing(redis_url, deaf, other):
+        await Bell(redis).ring(new_id(), priority)
+        await Bell(redis).ring(new_id(), other)
+        await eventually(lambda: deaf.answered == {other: 1})
+        async with hearing(redis_url, ear, priority):
+            await eventually(lambda: ear.answered == {priority: 1})
+            await Bell(redis).ring(new_id(), priority)
+            await eventually(lambda: ear.answered == {priority: 2})
+    assert deaf.answered == {other: 1}
+
+
+async def test_idle_worker_asks_redis_for_next_to_nothing(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands for each wait of 5 s and priority: 0.8 a second for a worker that serves both."""
+    assert main._BELL_WAIT_S == 5
+    monkeypatch.setattr(main, "_BELL_WAIT_S", 0.05)
+
+    await redis.config_resetstat()
+    async with hearing(redis_url, Runs(), Priority.INTERACTIVE), hearing(redis_url, Runs(), Priority.BACKGROUND):
+        calls: dict[str, int] = {}
+        async with asyncio.timeout(10):
+            while calls.get("blmpop", 0) < 20:
+                stats = await redis.info("commandstats")
+                calls = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+    asked = {name: calls[name] for name in calls.keys() - {"info", "config|resetstat", "client|setinfo"}}
+    once_an_hour = asked.pop("psetex") + asked.pop("zcard")
+    assert once_an_hour == 4
+    assert asked.keys() == {"blmpop", "zrangebyscore"}
+    assert abs(asked["blmpop"] - asked["zrangebyscore"]) <= 2
 
 
 async def test_listening_goes_on_whatever_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"text": {"format": {"type": "json_schema", "name": "s", "schema": {}}}}, "text"),
     ({"text": {"verbosity": "low"}}, "text"),
     ({"truncation": "auto"}, "truncation"),
-    ({"service_tier": "flex"}, "service_tier"),
+    ({"service_tier": "priority"}, "service_tier"),
     ({"include": ["reasoning.encrypted_content"]}, "include"),
     ({"top_logprobs": 5}, "top_logprobs"),
     ({"top_logprobs": False}, "top_logprobs"),

@@ -47,6 +47,7 @@ from common.eventlog.log import EventLog
 from common.ids import new_id
 from common.model.messages import Usage
 from common.model.requests import NewAgent, NewConversation, NewMessage, Regeneration
+from common.model.run_state import Priority
 from common.redis import REDIS_DOWN, open_redis
 from common.settle import CancelledBy, settle, tell_end
 from common.store.agents import insert_agent
@@ -238,7 +239,7 @@ class RunModel(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def claim(self, which: int) -> None:
         """A bell is heard, or the worker looks by itself."""
-        self.try_to(self.worker(which).runs.answer_bell())
+        self.try_to(self.worker(which).runs.answer_bell(Priority.INTERACTIVE))
 
     @rule(which=st.integers(0, 1))
     def heartbeat(self, which: int) -> None:

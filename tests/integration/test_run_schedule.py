@@ -7,10 +7,11 @@ import asyncpg
 import pytest
 
 from common.errors import LeaseLost
-from common.model.run_state import CancelReason, RunState
+from common.model.run_state import CancelReason, Priority, RunState
 from common.store.database import Pool, workspace_transaction
 from common.store.run_schedule import (
     Claim,
+    ToCancel,
     claim_runs,
     find_cancelled,
     find_promotable,
@@ -62,7 +63,7 @@ async def test_claims_at_the_same_moment_take_different_runs(pool: Pool) -> None
         claiming = [asyncio.create_task(claim_runs(pool, f"worker {number}", 10, 5)) for number in range(2)]
         await asyncio.wait(claiming, timeout=0.5)  # Both skip it; whoever does not would wait here.
     claims = [*await claiming[0], *await claiming[1], *await claim_runs(pool, "later", 10, 5)]
-    assert claims == [Claim(seeded.workspace_id, seeded.run.id, 1)]
+    assert claims == [Claim(seeded.workspace_id, seeded.run.id, 1, Priority.INTERACTIVE)]
 
 
 async def test_claim_under_lock_is_skipped(pool: Pool) -> None:
@@ -80,7 +81,7 @@ async def test_claim_leaves_a_run_that_is_to_be_cancelled(pool: Pool) -> None:
     async with workspace_transaction(pool, seeded.workspace_id) as connection:
         await request_cancel(connection, seeded.run.id, CancelReason.USER)
     assert await claim_runs(pool, "a", 10, 10) == []
-    assert await find_cancelled(pool) == [Claim(seeded.workspace_id, seeded.run.id, 0)]
+    assert await find_cancelled(pool) == [ToCancel(seeded.workspace_id, seeded.run.id, 0)]
 
 
 async def test_renewal_answers_for_what_is_still_owned(pool: Pool) -> None:
@@ -145,7 +146,8 @@ async def test_first_crash_is_due_again_at_once(pool: Pool) -> None:
     """The next worker takes the run in a new attempt without waiting."""
     seeded = await seed_run(pool)
     assert await _crash(pool, seeded, in_tool=False) == "requeued"
-    assert await claim_runs(pool, "next", 10, 10) == [Claim(seeded.workspace_id, seeded.run.id, 2)]
+    (claim,) = await claim_runs(pool, "next", 10, 10)
+    assert (claim.run_id, claim.attempt) == (seeded.run.id, 2)
 
 
 async def test_second_crash_waits(pool: Pool) -> None:
@@ -225,22 +227,22 @@ async def test_position_tells_state_and_nothing_else(pool: Pool) -> None:
 
 async def test_queue_is_measured_across_workspaces_by_priority(pool: Pool) -> None:
     """What is due, for how long, what is not yet, what runs and what waits; who is to be cancelled waits for nobody."""
-    assert await measure_queue(pool) == [(0, 0, 0, None, 0, 0)]
+    assert await measure_queue(pool) == [(priority, 0, 0, None, 0, 0) for priority in Priority]
     old, later, cancelled = [await seed_run(pool) for _ in range(3)]
     for seeded, change in (
-        (old, "priority = 2, available_at = clock_timestamp() - interval '1 minute'"),
-        (later, "priority = 2, available_at = clock_timestamp() + interval '1 hour'"),
+        (old, "priority = 1, available_at = clock_timestamp() - interval '20 seconds'"),
+        (later, "priority = 1, available_at = clock_timestamp() + interval '1 hour'"),
         (cancelled, "cancel_requested_at = clock_timestamp()"),
     ):
         await _sql(pool, seeded.workspace_id, f"update runs set {change}")
     await seed_run(pool, state=RunState.WAITING)
     await seed_run(pool)
     (claimed,) = await claim_runs(pool, "me", 10, 1)
-    plain, less_urgent = await measure_queue(pool)
-    assert plain == (0, 0, 0, None, 1, 1)
-    assert less_urgent._replace(oldest_due_s=None) == (2, 2, 1, None, 0, 0)
-    assert less_urgent.oldest_due_s is not None
-    assert 60 <= less_urgent.oldest_due_s < 600
+    interactive, background = await measure_queue(pool)
+    assert interactive == (Priority.INTERACTIVE, 0, 0, None, 1, 1)
+    assert background._replace(oldest_due_s=None) == (Priority.BACKGROUND, 2, 1, None, 0, 0)
+    assert background.oldest_due_s is not None
+    assert 20 <= background.oldest_due_s < 600
     assert claimed.run_id != old.run.id
 
 

@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from common.config import Settings
-from common.model.run_state import Effect
+from common.model.run_state import Effect, Priority
+from common.queue import QUEUES
 from common.store.database import Pool
 from tests.support.eventually import eventually
 from tests.support.probed_pool import ProbedPool
@@ -95,6 +96,19 @@ async def test_drain_lets_the_current_step_finish(open_runs: Open, pool: Pool) -
     ]
 
 
+async def test_run_that_is_handed_back_is_rung_for_where_it_is_served(
+    open_runs: Open, pool: Pool, redis: Redis
+) -> None:
+    """A background run's bell goes to the workers that take background runs."""
+    await seed_run(pool, provider="scripted", priority=Priority.BACKGROUND)
+    runs = open_runs(provider := ScriptedProvider([TextDelta("endless"), asyncio.Event()]))
+    await runs.claim_due()
+    await eventually(lambda: provider.requests)
+    await runs.drain(0.01)
+    bells = {priority: await redis.zcard(queue) for priority, queue in QUEUES.items()}
+    assert bells == {Priority.INTERACTIVE: 0, Priority.BACKGROUND: 1}
+
+
 async def test_drain_cuts_a_step_that_outlasts_the_grace(open_runs: Open, pool: Pool) -> None:
     """Its stream is closed and metered, nothing of it is committed, and no crash is counted."""
     seeded = await seed_run(pool, provider="scripted")
@@ -112,7 +126,7 @@ async def test_worker_that_drains_claims_no_more(open_runs: Open, pool: Pool) ->
     runs = open_runs(ScriptedProvider())
     await runs.drain(1)
     seeded = await seed_run(pool, provider="scripted")
-    await runs.answer_bell()
+    await runs.answer_bell(Priority.INTERACTIVE)
     await runs.claim_due()
     assert await read_one(pool, seeded, "state") == ("queued",)
 
@@ -164,13 +178,58 @@ async def test_full_worker_leaves_due_runs_to_others(settings: Settings, pool: P
     runs = RunningRuns(worker_resources(full, pool, redis, provider))
     seeded = [await seed_run(pool, provider="scripted") for _ in range(2)]
     await runs.claim_due()
-    await runs.answer_bell()
+    await runs.answer_bell(Priority.INTERACTIVE)
     assert sorted([await read_one(pool, one, "state") for one in seeded]) == [("queued",), ("running",)]
     may_end.set()
     await runs.has_room()
-    await runs.answer_bell()
+    await runs.answer_bell(Priority.INTERACTIVE)
     await eventually(lambda: not _still_playing())
     assert [await read_one(pool, one, "state") for one in seeded] == [("completed",)] * 2
+
+
+async def test_run_whose_bell_fetched_a_more_urgent_one_is_not_forgotten(open_runs: Open, pool: Pool) -> None:
+    """The other's bell may be with a worker that serves no background runs, and nobody rings for this one again."""
+    background = await seed_run(pool, provider="scripted", priority=Priority.BACKGROUND)
+    urgent = await seed_run(pool, provider="scripted")
+    more = await seed_run(pool, provider="scripted")
+    runs = open_runs(ScriptedProvider([asyncio.Event()], [asyncio.Event()]))
+    await runs.answer_bell(Priority.BACKGROUND)
+    assert [await read_one(pool, one, "state") for one in (background, urgent, more)] == [
+        ("running",),
+        ("running",),
+        ("queued",),
+    ]
+
+
+@pytest.mark.parametrize("served", Priority)
+async def test_worker_takes_the_priorities_that_it_serves(
+    settings: Settings, pool: Pool, redis: Redis, served: Priority
+) -> None:
+    """Rung for or not, runs of the other priority are left to others."""
+    seeded = {priority: await seed_run(pool, provider="scripted", priority=priority) for priority in Priority}
+    provider = ScriptedProvider(says("one"))
+    settings = msgspec.structs.replace(settings, worker_priorities=(served,))
+    runs = RunningRuns(worker_resources(settings, pool, redis, provider))
+    await runs.claim_due()
+    await runs.answer_bell(served)
+    await eventually(lambda: not _still_playing())
+    states = {priority: await read_one(pool, one, "state") for priority, one in seeded.items()}
+    assert states == {priority: ("completed" if priority is served else "queued",) for priority in Priority}
+
+
+async def test_worker_takes_more_than_one_claim_holds(
+    open_runs: Open, pool: Pool, probed: ProbedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is due is taken at once, as long as there is room; in several claims where it is much."""
+    monkeypatch.setattr("worker.job._CLAIMS_AT_ONCE", 2)
+    workspace_id = (await seed_run(pool, provider="scripted")).workspace_id
+    for _ in range(4):
+        await seed_run(pool, provider="scripted", workspace_id=workspace_id)
+    endless: Script = [asyncio.Event()]
+    runs = open_runs(ScriptedProvider(*[endless] * 5))
+    room = runs.free
+    await runs.claim_due()
+    assert room - runs.free == 5
 
 
 def _still_playing() -> list[asyncio.Task[object]]:

@@ -12,7 +12,8 @@ from common.eventlog.keys import events_key, head_key, live_channel
 from common.eventlog.log import AppendResult, Batch, EventLog, LogEvent
 from common.eventlog.publication import parse_publication
 from common.ids import EventId, new_id
-from common.queue import JOB, QUEUE, WAKE, Bell
+from common.model.run_state import Priority
+from common.queue import JOB, QUEUES, Bell, wake_of
 from common.store.migrate import Migration, load_migrations, migrate
 from tests.frozen import NEWEST
 from tests.frozen.samples import read_samples
@@ -139,9 +140,9 @@ async def test_batches_are_told_as_the_version_before_told_them(redis: Redis) ->
 async def test_bell_rings_as_the_version_before_rang(redis: Redis) -> None:
     """The job lies where workers of yesterday look for it, and says what they read."""
     run_id = new_id()
-    await Bell(redis).ring(run_id)
+    await Bell(redis).ring(run_id, Priority.INTERACTIVE)
     prefix, queue, wake = read_samples(NEWEST)["queue"].decode().split()
-    assert (queue, wake) == (QUEUE, WAKE)
+    assert (queue, wake) == (QUEUES[Priority.INTERACTIVE], wake_of(queue))
     [job_id] = await redis.lrange(wake, 0, -1)  # type: ignore[misc]
     assert await redis.zrange(queue, 0, -1) == [job_id]
     job = await redis.get(prefix + job_id.decode())

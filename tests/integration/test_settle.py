@@ -7,12 +7,12 @@ import pytest
 
 from common.ids import EventId
 from common.model.events import Cancelled, Done, Error, Started, decode_event
-from common.model.run_state import CancelReason, FinishReason, RunErrorCode, RunState
+from common.model.run_state import CancelReason, FinishReason, Priority, RunErrorCode, RunState
 from common.settle import CancelledBy, Completed, Failed, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_events import select_stored_end
 from common.store.run_schedule import claim_runs
-from common.store.run_transitions import request_cancel
+from common.store.run_transitions import DueRun, request_cancel
 from common.store.runs import select_run
 from tests.support.seed import Seeded, seed_run
 
@@ -141,7 +141,7 @@ async def test_end_promotes_the_next_waiting_run_in_order(pool: Pool) -> None:
     ]
     settled = await settle(pool, first.workspace_id, first.run.id, CancelledBy(), by="api")
     assert settled is not None
-    assert settled.promoted == second.run.id
+    assert settled.promoted == DueRun(second.run.id, Priority.INTERACTIVE)
     assert [await _state(pool, run) for run in (first, second, third)] == [
         RunState.CANCELLED,
         RunState.QUEUED,

@@ -134,12 +134,14 @@ async def test_worker_tells_its_figures_and_health(
     for line in (
         "throughline_worker_free_places 7.0",
         "throughline_worker_running_runs 0.0",
-        'throughline_queue_runs{priority="0",state="due"} 1.0',
-        'throughline_queue_runs{priority="0",state="running"} 0.0',
+        'throughline_queue_runs{priority="interactive",state="due"} 1.0',
+        'throughline_queue_runs{priority="interactive",state="running"} 0.0',
         'throughline_pool_limit{pool="heartbeats"} 10.0',
     ):
         assert line in lines
-    (oldest,) = (line for line in lines if line.startswith("throughline_queue_oldest_due_seconds{"))
+    (oldest,) = (
+        line for line in lines if line.startswith('throughline_queue_oldest_due_seconds{priority="interactive"')
+    )
     assert 7 <= float(oldest.split()[-1]) < 60
 
 

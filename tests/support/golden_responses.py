@@ -10,7 +10,7 @@ from api.protocols import PROTOCOLS
 from api.protocols.fold import EventData, Place
 from common.ids import parse_cursor
 from common.model.messages import Run, Timings, Usage
-from common.model.run_state import RunState
+from common.model.run_state import Priority, RunState
 
 FOLDER = Path(__file__).parents[1] / "unit" / "golden" / "responses"
 CASES = sorted(path.stem for path in FOLDER.glob("*.events"))
@@ -52,6 +52,7 @@ def run_row(state: RunState = RunState.QUEUED, **fields: Any) -> Run:
         provider="echo",
         model="echo",
         state=state,
+        priority=Priority.INTERACTIVE,
         attempt=1,
         step_count=0,
         timings=Timings(),

@@ -23,7 +23,7 @@ from common.config import Settings
 from common.errors import LeaseLost
 from common.eventlog.log import AppendResult, Batch, EventLog, LogEvent
 from common.ids import EventId
-from common.model.run_state import Effect
+from common.model.run_state import Effect, Priority
 from common.queue import Bell
 from common.store.database import Pool
 from tests.support.model_history_rules import find_violation
@@ -494,7 +494,7 @@ class ModelWorker(Process):
 class SilentBell(Bell):
     """Every bell is lost: who claims what is the machine's to say."""
 
-    async def ring(self, run_id: UUID) -> None:
+    async def ring(self, run_id: UUID, priority: Priority) -> None:
         pass
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from common.ids import new_id
 from common.model.messages import AgentSettings, Run
 from common.model.requests import NewConversation
-from common.model.run_state import RunState
+from common.model.run_state import Priority, RunState
 from common.store.conversations import insert_conversation, update_last_turn
 from common.store.database import Connection, Pool, workspace_transaction
 from common.store.messages import NewMessageRow, insert_message
@@ -34,6 +34,7 @@ async def seed_run(
     model: str = "echo",
     tools: tuple[str, ...] = (),
     max_steps: int = 20,
+    priority: Priority = Priority.INTERACTIVE,
 ) -> Seeded:
     """A user's message and its run, in a new conversation of a new workspace unless they are named."""
     workspace_id = workspace_id or new_id()
@@ -41,7 +42,9 @@ async def seed_run(
         if conversation_id is None:
             conversation_id = new_id()
             await insert_conversation(connection, conversation_id, NewConversation(), USER)
-        run = await _insert_turn(connection, conversation_id, content, state, provider, model, tools, max_steps)
+        run = await _insert_turn(
+            connection, conversation_id, content, state, provider, model, tools, max_steps, priority
+        )
     return Seeded(workspace_id, conversation_id, run)
 
 
@@ -54,6 +57,7 @@ async def _insert_turn(
     model: str,
     tools: tuple[str, ...],
     max_steps: int,
+    priority: Priority,
 ) -> Run:
     turn = await update_last_turn(connection, conversation_id)
     message = NewMessageRow(new_id(), conversation_id, turn, "user", content, None, None, None, USER)
@@ -72,5 +76,6 @@ async def _insert_turn(
         settings=AgentSettings(),
         max_steps=max_steps,
         created_by=USER,
+        priority=priority,
     )
     return await insert_run(connection, new)

@@ -11,6 +11,7 @@ _RUN_MODEL = "tests/integration/test_run_model.py"
 _JOURNAL = "tests/integration/test_journal.py"
 _EXECUTION = "tests/integration/test_execution.py"
 _SCHEDULE = "tests/integration/test_run_schedule.py"
+_FAIRNESS = "tests/integration/test_fair_claims.py"
 _SETTLE = "tests/integration/test_settle.py"
 _RECOVERY = "tests/integration/test_recovery.py"
 _KEEPER = "tests/integration/test_lease_keeper.py"
@@ -22,7 +23,8 @@ _IDEMPOTENCY = "tests/integration/test_api_idempotency.py"
 _SCRIPT = "common/eventlog/script.py"
 _TRANSITIONS = "common/store/run_transitions.py"
 _SCHEDULER = "migrations/0002_scheduler_functions.sql"
-_CLAIM = "migrations/0004_last_chances.sql"
+_SWEEP = "migrations/0004_last_chances.sql"
+_FAIR = "migrations/0006_fair_claims.sql"
 
 
 def _seams(*ids: str) -> tuple[str, ...]:
@@ -101,32 +103,16 @@ BREAKAGES = (
     ),
     Breakage(
         "claim-lock",
-        "two claims of one moment take different runs",
-        "due runs are read without a lock",
-        (
-            Change(
-                _CLAIM,
-                "        order by r.priority, r.available_at\n"
-                "        limit p_limit\n"
-                "        for no key update skip locked\n",
-                "        order by r.priority, r.available_at\n        limit p_limit\n",
-            ),
-        ),
-        (f"{_SCHEDULE}::test_claims_at_the_same_moment_take_different_runs", _SCHEDULE),
+        "of two claims at the same moment one gets the run",
+        "the row is not locked",
+        (Change(_FAIR, "            for no key update skip locked;\n", "            ;\n"),),
+        (f"{_SCHEDULE}::test_claims_at_the_same_moment_take_different_runs", _SCHEDULE, _FAIRNESS),
     ),
     Breakage(
         "claim-skip-locked",
         "a run that somebody holds delays no claim of others",
         "the claim waits for it",
-        (
-            Change(
-                _CLAIM,
-                "        order by r.priority, r.available_at\n"
-                "        limit p_limit\n"
-                "        for no key update skip locked\n",
-                "        order by r.priority, r.available_at\n        limit p_limit\n        for no key update\n",
-            ),
-        ),
+        (Change(_FAIR, "            for no key update skip locked;\n", "            for no key update;\n"),),
         (_SCHEDULE,),
     ),
     Breakage(
@@ -135,14 +121,58 @@ BREAKAGES = (
         "a running one is claimed as well",
         (
             Change(
-                _CLAIM,
-                "        where r.state = 'queued' and r.available_at <= clock_timestamp()"
-                " and r.cancel_requested_at is null\n",
-                "        where r.state in ('queued', 'running') and r.available_at <= clock_timestamp()"
-                " and r.cancel_requested_at is null\n",
+                _FAIR,
+                "r.state = 'queued' and r.cancel_requested_at is null and r.priority = any (p_priorities)\n",
+                "r.state in ('queued', 'running') and r.priority = any (p_priorities)\n",
+            ),
+            Change(
+                _FAIR,
+                "            select r.state = 'queued' and r.cancel_requested_at is null into is_due\n",
+                "            select r.state in ('queued', 'running') into is_due\n",
             ),
         ),
         (_SCHEDULE,),
+    ),
+    Breakage(
+        "claim-deeper",
+        "a claim that finds the first runs taken looks behind them",
+        "it makes do with what it got",
+        (Change(_FAIR, "    for round in 1..3 loop\n", "    for round in 1..1 loop\n"),),
+        (_FAIRNESS,),
+    ),
+    Breakage(
+        "claim-turns",
+        "a workspace that has more running comes later",
+        "runs are claimed in the order of their age",
+        (
+            Change(
+                _FAIR,
+                "             c.running + row_number() over (partition by c.workspace_id order by c.class,"
+                " c.available_at, c.id),\n",
+                "",
+            ),
+        ),
+        (_FAIRNESS,),
+    ),
+    Breakage(
+        "claim-patience",
+        "background runs that have waited for a minute get a tenth of the places",
+        "they wait until no interactive run is due",
+        (Change(_FAIR, "c.available_at, c.id) then 0 else", "c.available_at, c.id) then c.priority else"),),
+        (_FAIRNESS,),
+    ),
+    Breakage(
+        "bell-priority",
+        "a bell is left to the workers that serve its run",
+        "all bells ring in one queue",
+        (
+            Change(
+                "common/queue.py",
+                "        queue = QUEUES[priority]\n",
+                "        queue = QUEUES[Priority.INTERACTIVE]\n",
+            ),
+        ),
+        ("tests/integration/test_bell_worker.py",),
     ),
     Breakage(
         "heartbeat-claim",
@@ -361,7 +391,7 @@ BREAKAGES = (
         "sweep-after-pause",
         "leases are swept once Postgres has answered for a whole lease",
         "they are swept at once",
-        (Change(_CLAIM, "    if not answering then\n", "    if false then\n"),),
+        (Change(_SWEEP, "    if not answering then\n", "    if false then\n"),),
         (_SCHEDULE, _RECOVERY),
     ),
     Breakage(
@@ -369,9 +399,9 @@ BREAKAGES = (
         "a run that crashes its workers again and again is ended",
         "crashes are not counted",
         (
-            Change(_CLAIM, "            crashes_total = r.crashes_total + 1,\n", ""),
+            Change(_SWEEP, "            crashes_total = r.crashes_total + 1,\n", ""),
             Change(
-                _CLAIM,
+                _SWEEP,
                 "            crashes_since_progress = r.crashes_since_progress + (r.open_tool_calls > 0)::integer,\n",
                 "",
             ),

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from common.config import CompatibleProvider, ConfigError, Settings, load_settings, redact_url, require
+from common.model.run_state import Priority
 
 _EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 _DOCUMENTED = dict(re.findall(r"^#([A-Z][A-Z0-9_]*)=(.*)$", _EXAMPLE.read_text("utf-8"), re.MULTILINE))
@@ -57,6 +58,13 @@ def test_load_settings_of_lists_splits_at_commas() -> None:
     assert settings.cors_origins == ("https://a.example", "https://b.example")
 
 
+def test_load_settings_of_priorities_takes_each_once() -> None:
+    """In their own order."""
+    settings = load_settings({"WORKER_PRIORITIES": "background, interactive,background"})
+    assert settings.worker_priorities == (Priority.INTERACTIVE, Priority.BACKGROUND)
+    assert load_settings({"WORKER_PRIORITIES": "background"}).worker_priorities == (Priority.BACKGROUND,)
+
+
 def test_load_settings_of_compatible_providers_reads_json() -> None:
     """Each entry becomes a provider of its own."""
     text = '[{"name": "local", "baseUrl": "http://127.0.0.1:1/v1", "apiKeyEnv": "KEY", "models": ["m"]}]'
@@ -78,6 +86,13 @@ def test_load_settings_of_compatible_providers_reads_json() -> None:
         ("WORKER_MAX_RUNS", "1.5", " must be a whole number of at least 1, not '1.5'"),
         ("THROUGHLINE_ENV", "staging", " must be one of development, production, not 'staging'"),
         ("WEB_PAGE", "maybe", " must be true or false, not 'maybe'"),
+        ("WORKER_PRIORITIES", "urgent", " must be one or both of interactive, background, not 'urgent'"),
+        (
+            "WORKER_PRIORITIES",
+            "interactive,urgent",
+            " must be one or both of interactive, background, not 'interactive,urgent'",
+        ),
+        ("WORKER_PRIORITIES", ",", " must be one or both of interactive, background, not ','"),
         ("LOG_LEVEL", "loud", " must be one of debug, error, info, warning, not 'loud'"),
     ],
 )

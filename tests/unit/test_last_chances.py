@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from common.ids import new_id
 from common.model.messages import AgentSettings
-from common.model.run_state import Effect, Outcome
+from common.model.run_state import Effect, Outcome, Priority
 from common.model.steps import LedgerCall
 from common.store.run_transitions import RunSpec
 from tests.support.eventually import eventually
@@ -136,6 +136,7 @@ def _runner(ledger: Ledger, chances: LastChances, last_chance: bool = True) -> T
         instructions="",
         tools=["linger", "once"],
         settings=AgentSettings(),
+        priority=Priority.INTERACTIVE,
         max_steps=5,
         step_count=_STEPS_DONE,
         step_finish_reason=None,

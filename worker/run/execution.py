@@ -105,11 +105,11 @@ class Execution:
         observer.ends(outcome)
         if outcome is None:
             await journal.hand_back()
-            await self._resources.bell.ring(opening.spec.id)
+            await self._resources.bell.ring(opening.spec.id, opening.spec.priority)
             return
         settled = await journal.settle(outcome)
         if settled.promoted is not None:
-            await self._resources.bell.ring(settled.promoted)
+            await self._resources.bell.ring(settled.promoted.run_id, settled.promoted.priority)
         await sink.drain(_LAST_EVENTS_S)
 
     async def _outcome(self, opening: Opening, journal: Journal, sink: Sink, observer: Observer) -> RunOutcome | None:
