@@ -167,7 +167,7 @@ async def test_metrics_tell_of_streams_queue_and_pool(api: LiveApi, client: http
         "throughline_streams_open 1.0",
         "throughline_relay_subscriptions 1.0",
         "throughline_document_rooms 0.0",
-        'throughline_queue_runs{priority="0",state="due"} 1.0',
+        'throughline_queue_runs{priority="interactive",state="due"} 1.0',
         'throughline_pool_limit{pool="requests"} 10.0',
     ):
         assert line in lines
@@ -194,7 +194,7 @@ async def test_metrics_without_postgres_lack_the_queue_alone(settings: Settings)
     pool = await open_pool(settings)
     scrape = Scrape()
     scrape.watch(pool, requests=pool)
-    assert b'throughline_queue_runs{priority="0",state="due"} 0.0' in await scrape.render()
+    assert b'throughline_queue_runs{priority="interactive",state="due"} 0.0' in await scrape.render()
     await pool.close()
     scrape.watch(pool, requests=pool)
 
