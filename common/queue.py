@@ -77,4 +77,5 @@ class Bell:
 
     async def forget_old(self) -> int:
         """Removes what rang so long ago that Redis has forgotten its job; how much. Raises one of REDIS_DOWN."""
-        return int(await self._redis.zremrangebyscore(QUEUE, "-inf", timestamp_ms() - _BELL_TTL_MS))
+        before = timestamp_ms() - _BELL_TTL_MS
+        return sum([int(await self._redis.zremrangebyscore(queue, "-inf", before)) for queue in QUEUES.values()])

@@ -17,8 +17,8 @@ from common.devserver.errors import DevServerError
 from common.devserver.housekeep import housekeep
 from common.housekeeping import keep_house
 from common.ids import new_id
-from common.model.run_state import RunState
-from common.queue import QUEUE, Bell
+from common.model.run_state import Priority, RunState
+from common.queue import QUEUES, Bell
 from common.store.database import Pool, open_pool, workspace_transaction
 from common.store.housekeeping import take_round
 from common.store.run_schedule import claim_runs, find_cancelled, find_promotable, sweep_expired
@@ -279,10 +279,11 @@ async def test_keys_and_tickets_go_when_they_hold_no_longer(
 
 async def test_bell_that_rang_long_ago_is_forgotten(pool: Pool, bell: Bell, settings: Settings, redis: Redis) -> None:
     """What the queue holds of jobs that Redis has dropped goes; a bell that still rings stays."""
-    await bell.ring(new_id())
-    await redis.zadd(QUEUE, {"lost": 1_000_000})
-    assert (await _keep(pool, bell, settings))["bells"] == 1
-    assert await redis.zcard(QUEUE) == 1
+    for priority, queue in QUEUES.items():
+        await bell.ring(new_id(), priority)
+        await redis.zadd(queue, {"lost": 1_000_000})
+    assert (await _keep(pool, bell, settings))["bells"] == len(Priority)
+    assert [await redis.zcard(queue) for queue in QUEUES.values()] == [1, 1]
 
 
 async def test_two_at_once_remove_each_thing_once(pool: Pool, bell: Bell, settings: Settings, owner: Any) -> None:
