@@ -71,6 +71,7 @@ HARMLESS = frozenset(
             "to",
             "user",
             "ifBusy",
+            "priority",
             "instructions",
             "limit",
             "maxSteps",
