@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -11,6 +12,10 @@ from common.config import Settings, load_settings
 from common.redis import open_redis
 from common.store.database import Pool, open_pool
 from tests.support.servers import Servers, running_servers
+
+# No example fails for the time it takes: that is the machine's, which runs other tests beside it.
+hypothesis.settings.register_profile("throughline", deadline=None)
+hypothesis.settings.load_profile("throughline")
 
 JWT_SECRET = "a secret of the tests, long enough for HS256"
 

@@ -518,7 +518,6 @@ def test_event_log_under_every_fault_is_the_same_for_all(redis_url: str, monkeyp
                     stateful_step_count=40,
                     derandomize=True,
                     database=None,
-                    deadline=None,
                     print_blob=True,
                     suppress_health_check=list(HealthCheck),
                 ),

@@ -671,7 +671,6 @@ def test_runs_under_every_fault_keep_all_promises(
                     stateful_step_count=STEPS,
                     derandomize=SEED is None,
                     database=None,
-                    deadline=None,
                     print_blob=True,
                     report_multiple_bugs=False,
                     phases=[hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if SHRINKS else [])],

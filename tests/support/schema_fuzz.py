@@ -75,7 +75,6 @@ def _settings() -> settings:
         max_examples=EXAMPLES or _FEW,
         derandomize=not EXAMPLES,
         database=None,
-        deadline=None,
         phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
         suppress_health_check=list(HealthCheck),
         print_blob=bool(EXAMPLES),

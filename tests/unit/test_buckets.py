@@ -1,6 +1,6 @@
 """Token buckets: a burst, then so many a second, and never more."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.limits.buckets import Bucket, Buckets
@@ -34,7 +34,6 @@ def test_token_given_back_can_be_taken_again() -> None:
     assert [buckets.take([OF_USER], 0.0) == 0 for _ in range(3)] == [True, True, False]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 3), max_size=200), st.integers(1, 50), st.integers(1, 20))
 def test_no_window_sees_more_than_burst_and_rate(pauses: list[float], rate: int, burst: int) -> None:
     """However requests come, those of any stretch are at most the burst and what has come back in it; who waits as long

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.protocols.fold import EventData
@@ -145,7 +145,6 @@ class Life:
         self.events.append((EventId(self._attempt, self._n), encode_event(event)))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_stream_fits_together_wherever_the_run_breaks(data: st.DataObject) -> None:
     """Items are added once and done once, parts follow each other and say what their deltas said, numbers increase,

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.commands.responses_input import Said, chosen_settings, read_input
@@ -39,7 +39,6 @@ def outcome(new: NewResponse) -> list[Said] | ThroughlineError:
         return refusal
 
 
-@settings(deadline=None)
 @given(st.lists(_ITEM | st.dictionaries(st.text(max_size=5), _JSON, max_size=3), max_size=3))
 def test_any_list_of_items_is_read_or_refused_by_name(items: list[dict[str, Any]]) -> None:
     """Whatever the items are: messages with text of which the last is the user's, or a refusal that names one."""
@@ -53,7 +52,6 @@ def test_any_list_of_items_is_read_or_refused_by_name(items: list[dict[str, Any]
         assert all(message.text for message in said)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(_FREE), _JSON)
 def test_any_value_of_what_cannot_be_chosen_is_neutral_or_refused(name: str, value: Any) -> None:
     """A field that nothing is done with is refused by its name, unless it asks for nothing."""
