@@ -34,6 +34,7 @@ from api.routes.health import health
 from api.routes.injection import DEPENDENCIES
 from api.routes.messages import messages
 from api.routes.openai import BROWSER_HEADERS, openai
+from api.routes.operations import Figures, operations
 from api.routes.runs import runs
 from api.routes.streams import streams
 from api.routes.tickets import tickets
@@ -61,7 +62,7 @@ def create_app(settings: Settings) -> Litestar:
     app = Litestar(
         [
             *(agents, conversations, messages, runs, streams, documents, collaborate, tickets, catalogue, health),
-            *(usage, ai_sdk, openai),
+            *(usage, ai_sdk, openai, operations),
             *page_routes(settings),
         ],
         lifespan=[_lifespan],
@@ -104,6 +105,7 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         admission = Admission(settings, pool, redis, app.state.seats)
         app.state.resources = Resources(settings, pool, redis, Bell(queue_redis), log, hub, admission)
         app.state.hub = hub
+        app.state.figures = Figures(pool)
         app.state.rooms = await stack.enter_async_context(Rooms(redis, pool))
         app.state.measured.show(pool, hub, app.state.rooms)
         lag = asyncio.create_task(measure_loop_lag(), name="loop lag")

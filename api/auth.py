@@ -44,12 +44,20 @@ class Principal(NamedTuple):
     expires_at: datetime
 
 
+class Operator(NamedTuple):
+    """Somebody who operates the whole system, until `expires_at`; a member of no workspace by that."""
+
+    user: str
+    expires_at: datetime
+
+
 class Claims(NamedTuple):
     """What a verified token says."""
 
     user: str
     expires_at: datetime
     workspaces: dict[UUID, WorkspaceRole]
+    is_superuser: bool
 
 
 class _Membership(msgspec.Struct):
@@ -133,6 +141,7 @@ class TokenVerifier:
             payload["sub"],
             datetime.fromtimestamp(end, UTC),
             {m.workspace_id: WorkspaceRole(m.role) for m in memberships if m.role in tuple(WorkspaceRole)},
+            payload.get("is_superuser") is True,
         )
 
 
@@ -152,6 +161,17 @@ async def count_request(connection: "ASGIConnection[Any, Any, Any, Any]", princi
     """Raises `rate_limited` for a request that its workspace or user has no more place for."""
     admission: Admission = connection.app.state.resources.admission
     await admission.count_request(principal.workspace_id, principal.user)
+
+
+async def authenticate_operator(
+    connection: "ASGIConnection[Any, Any, Any, Any]", route_handler: BaseRouteHandler
+) -> None:
+    """A guard: afterwards `connection.user` is the Operator. Only the claim `is_superuser: true` makes one."""
+    verifier: TokenVerifier = connection.app.state.verifier
+    claims = await verifier.verify(_bearer_token(connection.headers.get("authorization")))
+    if not claims.is_superuser:
+        raise ThroughlineError(ErrorCode.FORBIDDEN, "The token is no superuser's: it lacks `is_superuser: true`.")
+    connection.scope["user"] = Operator(claims.user, claims.expires_at)
 
 
 async def read_principal(connection: "ASGIConnection[Any, Any, Any, Any]") -> Principal:

@@ -18,6 +18,7 @@ from common.model.answers import Accepted, Alive, ConversationDetail, ErrorAnswe
 from common.model.documents import Document, DocumentChange, DocumentDetail, DocumentEdit, NewDocument
 from common.model.events import Event
 from common.model.messages import Agent, Conversation, Message, Run
+from common.model.operations import FailedRun, OperationsSummary, PastMinute, Requeue, WorkspaceUse
 from common.model.requests import (
     AgentChange,
     ConversationChange,
@@ -41,6 +42,7 @@ _ANSWERS = (
     *(Page[Agent], Page[Conversation], Page[Message], Page[Run], Page[ProviderOffer], Page[ToolOffer]),
     *(Page[Document], Page[DocumentEdit], DocumentDetail),
     *(ConversationDetail, Accepted, Ticket, UsageReport, Health, Alive),
+    *(OperationsSummary, Page[PastMinute], Page[FailedRun], Page[WorkspaceUse], Requeue),
 )
 _EVENTS = get_args(Event)
 _EVENT_NAMES = frozenset(event.__name__ for event in _EVENTS)

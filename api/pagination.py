@@ -37,9 +37,10 @@ class NewestFirst(NamedTuple):
 
 
 class ListCursor:
-    """Reads and writes the cursors of one list; `filters` are whatever else decides what is in it."""
+    """Reads and writes the cursors of one list, of all workspaces where none is named; `filters` are whatever else
+    decides what is in it."""
 
-    def __init__(self, name: str, workspace_id: UUID, *filters: object) -> None:
+    def __init__(self, name: str, workspace_id: UUID | None, *filters: object) -> None:
         scope = repr((name, workspace_id, filters)).encode()
         self._scope = hashlib.blake2b(scope, digest_size=8).digest()
 

@@ -21,6 +21,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
     CONVERSATION_BUSY = "conversation_busy"
+    CONVERSATION_WENT_ON = "conversation_went_on"
+    RUN_NOT_FAILED = "run_not_failed"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"

@@ -10,9 +10,11 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
+    rollupOptions: { input: ["index.html", "operations.html"] },
     // The editor, which is loaded once a document is opened.
     chunkSizeWarningLimit: 700,
   },
   // `npm run dev` beside `make run`: the page with hot reload, the API behind it. Sign in with `make token`.
+  // The operators' page is then at /operations.html.
   server: { proxy: { "/v1": { target: api, ws: true }, "/schema": api } },
 });

@@ -44,6 +44,11 @@ class RunningRuns:
         return len(self._tasks)
 
     @property
+    def draining(self) -> bool:
+        """Whether no more runs are claimed, for good."""
+        return self._draining
+
+    @property
     def free(self) -> int:
         """How many more runs may be claimed now."""
         return 0 if self._draining else self._resources.settings.worker_max_runs - len(self._tasks)

@@ -30,11 +30,13 @@ from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
 from common.store.schema import SchemaGate
+from common.store.workers import delete_worker
 from worker.housekeeping import keep_house_for_ever
 from worker.job import RunningRuns, start_run
 from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
 from worker.recovery import sweep, take_due_runs
+from worker.report import report
 from worker.run.lease import BEATS_AT_ONCE, LeaseKeeper
 from worker.run.resources import Resources
 from worker.run.retry_budget import open_budgets
@@ -158,6 +160,7 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
         "housekeeping": keep_house_for_ever(resources.pool, resources.bell, resources.settings),
         "offers": _offer(resources.pool, resources.owner, offered),
+        "report": report(resources, runs),
         "loop lag": measure_loop_lag(),
     }
     async with _serve_http(resources, scrape), asyncio.TaskGroup() as group:
@@ -168,6 +171,7 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         await _cancel(background)
         with contextlib.suppress(*DATABASE_DOWN):
             await update_offers_left(resources.pool, resources.owner)
+            await delete_worker(resources.pool, resources.owner)
 
 
 def _serve_http(resources: Resources, scrape: Scrape) -> AbstractAsyncContextManager[int | None]:

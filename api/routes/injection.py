@@ -1,4 +1,4 @@
-"""What handlers ask for besides their parameters: `resources: Process` and `principal: Asker`."""
+"""What handlers ask for besides their parameters: `resources: Process`, `principal: Asker`, `operator: Superuser`."""
 
 from typing import Any
 
@@ -7,11 +7,12 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.params import SkipValidation
 
-from api.auth import Principal
+from api.auth import Operator, Principal
 from api.resources import Resources
 
 Process = NamedDependency[SkipValidation[Resources]]
 Asker = NamedDependency[SkipValidation[Principal]]
+Superuser = NamedDependency[SkipValidation[Operator]]
 
 
 def _resources(state: State) -> Any:
@@ -22,7 +23,12 @@ def _principal(request: Request[Principal, Any, State]) -> Any:
     return request.user
 
 
+def _operator(request: Request[Operator, Any, State]) -> Any:
+    return request.user
+
+
 DEPENDENCIES = {
     "resources": Provide(_resources, sync_to_thread=False),
     "principal": Provide(_principal, sync_to_thread=False),
+    "operator": Provide(_operator, sync_to_thread=False),
 }

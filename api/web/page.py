@@ -1,4 +1,4 @@
-"""The web page at `/`: what `throughline page` has built from `web/`, read once, and served from memory."""
+"""The web pages, `/` and `/ops`: what `throughline page` has built from `web/`, read once, and served from memory."""
 
 import hashlib
 import mimetypes
@@ -33,6 +33,7 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_PAGES = {"/": "index.html", "/ops": "operations.html"}
 _FOREVER = "public, max-age=31536000, immutable"
 _NOT_BUILT = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Throughline</title>
 <h1>The page is not built</h1>
@@ -64,13 +65,15 @@ def page_routes(settings: Settings) -> list[ControllerRouterHandler]:
 
 def _read(dist: Path) -> dict[str, _File]:
     """The files by the path that each is served at. Names of assets hold a hash of what is in them."""
-    index = dist / "index.html"
-    html = index.read_bytes() if index.is_file() else _NOT_BUILT
-    files = {"/": _File(html, "text/html", "no-cache")}
+    files = {path: _html(dist / name) for path, name in _PAGES.items()}
     for asset in sorted(dist.glob("assets/*")):
         media_type = mimetypes.guess_type(asset.name)[0] or "application/octet-stream"
         files[f"/assets/{asset.name}"] = _File(asset.read_bytes(), media_type, _FOREVER)
     return files
+
+
+def _html(file: Path) -> _File:
+    return _File(file.read_bytes() if file.is_file() else _NOT_BUILT, "text/html", "no-cache")
 
 
 def _route(path: str, file: _File) -> ControllerRouterHandler:

@@ -80,6 +80,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--user", default=DEVELOPER, help="the token's `sub` (default: %(default)s)")
     command.add_argument("--role", choices=ROLES, default="owner", help="in the workspace (default: %(default)s)")
     command.add_argument("--hours", type=_hours, default=24.0, help="how long it is good for (default: %(default)g)")
+    command.add_argument("--superuser", action="store_true", help="for the operators' page, too")
     command.set_defaults(data=data)
     return parser
 
@@ -188,6 +189,7 @@ def _token(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         lifetime_s=options.hours * 3600,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
+        superuser=options.superuser,
     )
     print(token)
     return 0

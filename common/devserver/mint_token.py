@@ -1,6 +1,7 @@
 """Development tokens, in the shape that Supabase gives them."""
 
 import time
+from typing import Any
 from uuid import UUID
 
 import jwt
@@ -20,7 +21,7 @@ _ORGANIZATION = UUID("0198f000-0000-7000-8000-000000000002")
 
 
 def mint_development_token(settings: Settings) -> str:
-    """A week for the owner of the development workspace."""
+    """A week for the owner of the development workspace, who operates the system as well."""
     return mint_token(
         settings.jwt_secret,
         workspace=DEVELOPMENT_WORKSPACE,
@@ -29,6 +30,7 @@ def mint_development_token(settings: Settings) -> str:
         lifetime_s=min(_LIFETIME_S, settings.jwt_max_lifetime_s),
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
+        superuser=True,
     )
 
 
@@ -41,12 +43,13 @@ def mint_token(
     lifetime_s: float,
     audience: str,
     issuer: str = "",
+    superuser: bool = False,
 ) -> str:
     """A token for a user in one workspace, signed with HS256. Raises DevServerError for a short secret."""
     if len(secret.encode()) < 32:
         raise DevServerError("JWT_SECRET is too short: HS256 needs at least 32 bytes")
     now = int(time.time())
-    claims = {
+    claims: dict[str, Any] = {
         "sub": user,
         "iat": now,
         "exp": now + int(lifetime_s),
@@ -61,6 +64,8 @@ def mint_token(
             }
         ],
     }
+    if superuser:
+        claims["is_superuser"] = True
     if issuer:
         claims["iss"] = issuer
     return jwt.encode(claims, secret, algorithm="HS256")

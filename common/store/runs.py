@@ -69,6 +69,30 @@ async def insert_run(connection: Connection, new: NewRun) -> Run:
     return _read_run(row)
 
 
+async def insert_run_again(connection: Connection, run_id: UUID, new_run_id: UUID, traceparent: str | None) -> Run:
+    """A queued run of the same turn with the snapshot of `run_id`; the caller holds the lock of its conversation."""
+    row = await connection.fetchrow(
+        f"""
+        insert into runs (workspace_id, id, conversation_id, trigger_message_id, turn, state, agent_id, provider,
+                          model, instructions, tools, settings, max_steps, created_by, priority, traceparent)
+        select workspace_id, $2, conversation_id, trigger_message_id, turn, 'queued', agent_id, provider,
+               model, instructions, tools, settings, max_steps, created_by, priority, $3
+        from runs where id = $1
+        returning {_COLUMNS}
+        """,
+        run_id,
+        new_run_id,
+        traceparent,
+    )
+    return _read_run(row)
+
+
+async def select_turn(connection: Connection, run_id: UUID) -> int:
+    """The turn of a run that is there."""
+    turn: int = await connection.fetchval("select turn from runs where id = $1", run_id)
+    return turn
+
+
 async def select_run(connection: Connection, run_id: UUID) -> Run | None:
     """The run, if it is of this workspace and its conversation is not deleted."""
     return await _select_one(connection, "r.id = $1", run_id)

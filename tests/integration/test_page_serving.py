@@ -18,6 +18,7 @@ from tests.support.api_client import LiveApi, live_api, refusal_of
 _SCRIPT = "index-0aB_-9xy.js"
 _FILES = {
     "index.html": '<!doctype html><script type="module" src="/assets/index-0aB_-9xy.js"></script>',
+    "operations.html": "<!doctype html><title>Operations</title>",
     f"assets/{_SCRIPT}": "console.log('hello')",
     "assets/index-1.css": "body { margin: 0 }",
     "assets/icon-2.svg": "<svg/>",
@@ -56,12 +57,15 @@ def with_settings(settings: Settings, **changes: Any) -> AbstractAsyncContextMan
     return live_api(msgspec.structs.replace(settings, **changes))
 
 
-async def test_page_comes_with_a_policy_that_allows_only_its_own_files(nobody: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(("path", "name"), [("/", "index.html"), ("/ops", "operations.html")])
+async def test_page_comes_with_a_policy_that_allows_only_its_own_files(
+    nobody: httpx.AsyncClient, path: str, name: str
+) -> None:
     """No inline script or style, no other server, no frame around it, and no text that becomes HTML."""
-    answer = await nobody.get("/")
+    answer = await nobody.get(path)
 
     assert answer.status_code == 200
-    assert answer.text == _FILES["index.html"]
+    assert answer.text == _FILES[name]
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(re.findall(r"([a-z-]+) ([^;]+)", answer.headers["content-security-policy"]))
     assert policy == {
@@ -145,6 +149,7 @@ async def test_page_is_part_of_no_production_system_unless_it_is_wanted(settings
     async with with_settings(settings, throughline_env="production") as api:
         nobody = await api.client()
         assert refusal_of(await nobody.get("/")) == (404, "not_found")
+        assert refusal_of(await nobody.get("/ops")) == (404, "not_found")
         assert refusal_of(await nobody.get(f"/assets/{_SCRIPT}")) == (404, "not_found")
     async with with_settings(settings, throughline_env="production", web_page=True) as api:
         nobody = await api.client()
@@ -168,7 +173,7 @@ async def test_page_is_no_part_of_the_api(nobody: httpx.AsyncClient) -> None:
     """The OpenAPI document names neither the page nor its files nor the development token."""
     paths = (await nobody.get("/schema/openapi.json")).json()["paths"]
 
-    assert not [path for path in paths if path == "/" or path.startswith(("/assets", "/development"))]
+    assert not [path for path in paths if path in ("/", "/ops") or path.startswith(("/assets", "/development"))]
     assert refusal_of(await nobody.post("/")) == (405, "method_not_allowed")
 
 
@@ -180,6 +185,7 @@ async def test_development_token_opens_the_api(api: LiveApi, nobody: httpx.Async
     assert answer.headers["cache-control"] == "no-store"
     developer = await api.client(answer.json()["token"])
     assert (await developer.post("/v1/conversations", json={})).status_code == 201
+    assert (await developer.get("/v1/ops/workspaces")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from litestar import Litestar
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-OPEN = ("/health/", "/metrics", "/schema", "/assets/", "/development/")
-"""What belongs to no workspace. So does the page itself, `/`."""
+OPEN = ("/health/", "/metrics", "/schema", "/assets/", "/development/", "/ops", "/v1/ops/")
+"""What belongs to no workspace. So does the page itself, `/`. Who may see `/v1/ops` is shown by
+test_operations_access.py."""
 
 
 class Operation(NamedTuple):

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from common.ids import EventId
 from common.model.messages import Message, ToolCallRequest, Usage
-from common.model.run_state import CancelReason, FinishReason
+from common.model.run_state import CancelReason, FinishReason, RunErrorCode
 from common.model.steps import StepOutput
-from common.settle import CancelledBy, Completed, Settled, settle
+from common.settle import CancelledBy, Completed, Failed, RunOutcome, Settled, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_messages import insert_step_message
 from common.store.run_schedule import Claim, claim_runs
@@ -45,6 +45,13 @@ async def obey_cancel(pool: Pool, claimed: Claim, partial_text: str | None = Non
     return await _end(pool, claimed, CancelledBy(CancelReason.USER, partial_text))
 
 
+async def fail(
+    pool: Pool, claimed: Claim, code: RunErrorCode = RunErrorCode.PROVIDER_ERROR, message: str = ""
+) -> Settled:
+    """The run's end, when it could not go on."""
+    return await _end(pool, claimed, Failed(code, message, retryable=True))
+
+
 async def answer(pool: Pool, text: str = "hello back") -> UUID:
     """The whole life of the one run that is due; its id."""
     claimed = await claim(pool)
@@ -62,7 +69,7 @@ async def answer_all(pool: Pool) -> NoReturn:
         await asyncio.sleep(0.02)
 
 
-async def _end(pool: Pool, claimed: Claim, outcome: Completed | CancelledBy) -> Settled:
+async def _end(pool: Pool, claimed: Claim, outcome: RunOutcome) -> Settled:
     settled = await settle(
         pool,
         claimed.workspace_id,

@@ -40,10 +40,20 @@ def test_token_with_all_options_has_supabase_shape(
     assert claims["iss"] == "https://issuer.example"
     assert claims["exp"] - claims["iat"] == 2 * 3600
     assert claims["iat"] == pytest.approx(time.time(), abs=60)
+    assert "is_superuser" not in claims
     [membership] = claims["workspaces"]
     assert membership["workspace_id"] == workspace
     assert membership["role"] == "viewer"
     assert set(membership) == {"workspace_id", "workspace_name", "organization_id", "role"}
+
+
+def test_token_is_a_superusers_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The claim that opens the operators' page is the boolean true, and never there by default."""
+    monkeypatch.setenv("JWT_SECRET", _SECRET)
+    assert main(["token", "--superuser"]) == 0
+    assert _claims(capsys, _SECRET)["is_superuser"] is True
 
 
 def test_token_without_options_is_the_developers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ interface Options {
   limitMs?: number;
 }
 
-async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
+export async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await callOnce<T>(method, path, options);
