@@ -10,7 +10,9 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
+from api.limits.buckets import TAKE
 from common.config import Settings
 from common.devserver.cli import main
 from common.ids import new_id
@@ -123,6 +125,21 @@ async def test_workspace_may_have_limits_of_its_own(
         assert count <= 5 + seconds + 1
         await set_limits(pool, workspace_id, user_requests_per_s=1)
         await drained(client)
+
+
+async def test_changed_limits_hold_at_once_for_all_apis(redis: Redis) -> None:
+    """A bucket emptied under another rate fills up at the new one: who was refused is let in a moment later."""
+    take, changed, vast = redis.register_script(TAKE), f"limit:{new_id()}", f"limit:{new_id()}"
+    for _ in range(50):
+        assert await take([changed], [1, 50]) == 0
+    assert 0 < await take([changed], [1, 1]) <= 1000
+    assert await take([changed], [100, 1]) <= 10
+
+    async def let_in() -> bool:
+        return bool(await take([changed], [100, 1]) == 0)
+
+    await eventually(let_in, timeout_s=15)
+    assert await take([vast], [10**15, 10**15]) == 0
 
 
 @pytest.mark.parametrize("fault", [Mode.DROP, Mode.BLACK_HOLE])

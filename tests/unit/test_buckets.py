@@ -34,6 +34,25 @@ def test_token_given_back_can_be_taken_again() -> None:
     assert [buckets.take([OF_USER], 0.0) == 0 for _ in range(3)] == [True, True, False]
 
 
+def test_forgotten_bucket_needs_nothing_back() -> None:
+    """Full ones are forgotten when there are many, also those whose last token is given back only then."""
+    buckets = Buckets()
+    assert buckets.take([OF_USER], 0.0) == 0
+    for number in range(100_002):
+        buckets.take([Bucket(str(number), 1, 1)], 9.0)
+    buckets.give_back([OF_USER])
+    assert [buckets.take([OF_USER], 9.0) == 0 for _ in range(3)] == [True, True, False]
+
+
+def test_changed_limits_hold_at_once() -> None:
+    """Who has emptied a bucket waits for a token at the new rate, whatever the old one was."""
+    buckets = Buckets()
+    assert [buckets.take([Bucket("a", 1, 1000)], 0.0) == 0 for _ in range(1000)] == [True] * 1000
+    assert buckets.take([Bucket("a", 1, 1)], 0.0) == 1
+    assert buckets.take([Bucket("a", 100, 1)], 0.0) == 0.01
+    assert buckets.take([Bucket("a", 100, 1)], 0.01) == 0
+
+
 @given(st.lists(st.floats(0, 3), max_size=200), st.integers(1, 50), st.integers(1, 20))
 def test_no_window_sees_more_than_burst_and_rate(pauses: list[float], rate: int, burst: int) -> None:
     """However requests come, those of any stretch are at most the burst and what has come back in it; who waits as long
