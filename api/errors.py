@@ -33,6 +33,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.CONVERSATION_BUSY: 409,
     ErrorCode.CONVERSATION_WENT_ON: 409,
     ErrorCode.RUN_NOT_FAILED: 409,
+    ErrorCode.RUN_DETAILS_REMOVED: 409,
     ErrorCode.PAYLOAD_TOO_LARGE: 413,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ErrorCode.IDEMPOTENCY_KEY_REUSED: 422,

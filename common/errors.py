@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     CONVERSATION_BUSY = "conversation_busy"
     CONVERSATION_WENT_ON = "conversation_went_on"
     RUN_NOT_FAILED = "run_not_failed"
+    RUN_DETAILS_REMOVED = "run_details_removed"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"

@@ -31,8 +31,8 @@ async def requeue(resources: Resources, operator: Operator, run_id: UUID) -> Req
     """The requeue of a failed run, made now or before; what the failed run had said is superseded.
 
     The new run is its user's, as the failed one was: tools act for them, and the operator is only on record. Raises
-    `not_found` (also for a run of a deleted conversation), `run_not_failed`, `conversation_busy` and
-    `conversation_went_on`.
+    `not_found` (also for a run of a deleted conversation), `run_not_failed`, `conversation_busy`,
+    `conversation_went_on` and `run_details_removed`.
     """
     position = next(iter(await poll_runs(resources.pool, [run_id])), None)
     if position is None:
@@ -66,5 +66,10 @@ async def _begin_again(connection: Connection, run: Run, operator: Operator, aft
     await supersede_runs(connection, run.conversation_id, turn)
     await update_superseded(connection, run.conversation_id, turn)
     begun = await insert_run_again(connection, run.id, new_id(), current_traceparent())
+    if begun is None:
+        raise ThroughlineError(
+            ErrorCode.RUN_DETAILS_REMOVED,
+            "What the run was made of is kept no longer; its message can still be answered anew.",
+        )
     aftermath.due.append(DueRun(begun.id, begun.priority))
     return await insert_requeue(connection, run.id, begun.id, operator.user)

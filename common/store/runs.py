@@ -69,22 +69,27 @@ async def insert_run(connection: Connection, new: NewRun) -> Run:
     return _read_run(row)
 
 
-async def insert_run_again(connection: Connection, run_id: UUID, new_run_id: UUID, traceparent: str | None) -> Run:
-    """A queued run of the same turn with the snapshot of `run_id`; the caller holds the lock of its conversation."""
+async def insert_run_again(
+    connection: Connection, run_id: UUID, new_run_id: UUID, traceparent: str | None
+) -> Run | None:
+    """A queued run of the same turn with the snapshot of `run_id`; the caller holds the lock of its conversation.
+
+    None when housekeeping has removed the snapshot.
+    """
     row = await connection.fetchrow(
         f"""
         insert into runs (workspace_id, id, conversation_id, trigger_message_id, turn, state, agent_id, provider,
                           model, instructions, tools, settings, max_steps, created_by, priority, traceparent)
         select workspace_id, $2, conversation_id, trigger_message_id, turn, 'queued', agent_id, provider,
                model, instructions, tools, settings, max_steps, created_by, priority, $3
-        from runs where id = $1
+        from runs where id = $1 and details_removed_at is null
         returning {_COLUMNS}
         """,
         run_id,
         new_run_id,
         traceparent,
     )
-    return _read_run(row)
+    return None if row is None else _read_run(row)
 
 
 async def select_turn(connection: Connection, run_id: UUID) -> int:

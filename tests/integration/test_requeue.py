@@ -9,7 +9,9 @@ import pytest
 
 from common.ids import new_id
 from common.model.run_state import RunErrorCode
-from common.store.database import Pool
+from common.store.database import Pool, workspace_transaction
+from common.store.housekeeping import remove_run_details
+from common.store.run_schedule import poll_runs
 from tests.support.api_client import LiveApi, make_conversation, make_token, post_message, refusal_of
 from tests.support.hand_worker import answer, claim, commit_step, fail
 
@@ -148,3 +150,19 @@ async def test_run_of_a_deleted_conversation_is_not_there(
 
     assert refusal_of(refused) == (404, "not_found")
     assert refused.content == (await _requeue(operator, new_id())).content
+
+
+async def test_run_without_its_details_is_not_started_again(
+    client: httpx.AsyncClient, operator: httpx.AsyncClient, conversation: str, failed: str, pool: Pool
+) -> None:
+    """Once housekeeping has removed what it was made of, it would run with no instructions and no tools; its user can
+    still have the message answered anew."""
+    position = next(iter(await poll_runs(pool, [UUID(failed)])))
+    async with workspace_transaction(pool, position.workspace_id) as connection:
+        assert await remove_run_details(connection, [UUID(failed)]) == 1
+    before = await _detail(client, conversation)
+
+    assert refusal_of(await _requeue(operator, failed)) == (409, "run_details_removed")
+    assert await _detail(client, conversation) == before
+    again = f"/v1/conversations/{conversation}/messages/{before['messages'][0]['id']}/regenerate"
+    assert (await client.post(again, json={})).status_code == 202
