@@ -102,7 +102,7 @@ function Tiles() {
       <Tile name="Workers" value={count(working)} more={others(now.workers.length - working)} />
       <Tile name="Pickup p95" value={milliseconds(now.pickup.p95Ms)} more={spread(now.pickup)} />
       <Tile name="First token p95" value={milliseconds(now.firstToken.p95Ms)} more={spread(now.firstToken)} />
-      <Tile name="Tokens/s" value={last.tokensPerS === null ? "–" : rate(last.tokensPerS)} more="in the last minute" />
+      <Tile name="Tokens/s" value={last.tokensPerS === null ? "–" : rate(last.tokensPerS)} more="as seen here in the last minute" />
     </dl>
   );
 }
