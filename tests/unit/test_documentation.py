@@ -47,9 +47,12 @@ def test_usage_page_shows_prices_that_work() -> None:
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
 def test_page_links_to_what_exists(page: Path) -> None:
-    """Every link to a file leads somewhere."""
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), target
+    """Every link leads to a file that is there, and to a heading that it has."""
+    for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if heading and file.suffix == ".md":
+            assert heading in _headings(file), f"{target}#{heading}"
 
 
 def test_every_promise_of_security_names_its_test() -> None:
@@ -64,3 +67,9 @@ def test_every_promise_of_security_names_its_test() -> None:
         assert held_by, promise
         for test in held_by:
             assert re.search(r"^(async )?def test_", (_ROOT / test).read_text("utf-8"), re.MULTILINE), test
+
+
+def _headings(page: Path) -> set[str]:
+    """The names by which a page's headings are linked to."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
