@@ -23,7 +23,7 @@ class NodeScript:
         self._process = process
         self.seen: list[dict[str, Any]] = []
 
-    async def next(self, event: str, timeout_s: float = 30) -> dict[str, Any]:
+    async def next(self, event: str, timeout_s: float = 60) -> dict[str, Any]:
         """The next line with this event; those before it are kept in `seen` as well.
 
         Fails with all that was printed when the script ends first or `timeout_s` pass.

@@ -111,7 +111,7 @@ async def test_many_streams_at_once(provider: Provider, server: FakeModelServer)
     """No limit of the HTTP client holds a run back: 120 answers are open at the same time."""
     server.script(*[Reply(text="one two", hang_after=3)] * 120)
     tasks = [asyncio.create_task(collect(provider, ask(provider))) for _ in range(120)]
-    await eventually(lambda: server.open_streams == 120)
+    await eventually(lambda: server.open_streams == 120, 30)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
