@@ -133,6 +133,9 @@ class RunningRuns:
             self._room.clear()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        if self.free <= 0:
+            # Bells that this worker took while it had no place were for runs that may still be waiting.
+            self.due.set()
         self._tasks.discard(task)
         if self.free > 0:
             self._room.set()

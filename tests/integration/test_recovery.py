@@ -81,6 +81,18 @@ async def test_locked_conversation_does_not_stop_claims(
         await _reaches(pool, locked, "cancelled")
 
 
+async def test_full_worker_takes_the_next_run_as_soon_as_one_has_ended(
+    settings: Settings, pool: Pool, redis: Redis
+) -> None:
+    """A freed place waits neither for a bell, which the full worker may have heard long ago, nor for the next look."""
+    full = msgspec.structs.replace(settings, worker_max_runs=1, sweep_s=3_600)
+    playing = worker_resources(full, pool, redis, ScriptedProvider(says("one"), says("two"), says("three")))
+    waiting = [await seed_run(pool, provider="scripted") for _ in range(3)]
+    async with _going_on(take_due_runs(playing, RunningRuns(playing))):
+        for seeded in waiting:
+            await _reaches(pool, seeded, "completed")
+
+
 async def test_run_that_crashed_too_often_is_ended_and_told(resources: Resources, pool: Pool) -> None:
     """Its log holds an attempt of two events, `started` and the error, under the id that the row keeps."""
     seeded = await _crashed(pool, crashes=9)
