@@ -25,7 +25,7 @@ class Running(NamedTuple):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Running]:
     """A system with one API and one worker."""
-    async with running_system() as system:
+    async with running_system(forked=True) as system:
         api = await system.api()
         yield Running(system, api, await system.worker())
 

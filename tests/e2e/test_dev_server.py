@@ -112,6 +112,7 @@ async def test_dev_on_sigterm_stops_all_in_order(data: Path, procfile: Path) -> 
         assert "ready to exit" in (data / "valkey.log").read_text()
 
 
+@pytest.mark.slow
 async def test_dev_on_second_interrupt_kills_what_does_not_leave(data: Path, procfile: Path) -> None:
     """A process that ignores SIGTERM is waited for, until Ctrl-C is pressed again."""
     procfile.write_text(procfile.read_text().replace("worker.py", "worker.py stubborn"))
@@ -211,6 +212,7 @@ async def test_dev_starts_again_what_dies(data: Path, procfile: Path, name: str)
             await eventually(lambda: _can_query(url), 15)
 
 
+@pytest.mark.slow
 async def test_dev_after_restart_has_its_data(data: Path, procfile: Path) -> None:
     """What was written to Postgres and Valkey, and the signing secret, are there after a stop and a start."""
     async with dev_server(data, "--procfile", str(procfile)) as dev:

@@ -15,7 +15,7 @@ SLOW = {"provider": "echo", "model": "echo?delayMs=30&repeat=20"}
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system() -> AsyncIterator[System]:
     """Servers for the whole module."""
-    async with running_system() as system:
+    async with running_system(forked=True) as system:
         yield system
 
 
