@@ -8,13 +8,13 @@ import os
 import re
 import sys
 from typing import Any, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from common.config import Settings
+from common.config import Settings, url_passwords
 
 _TALKATIVE = (
     "aiohttp",
@@ -99,8 +99,8 @@ def _secrets(settings: Settings) -> list[str]:
     found += [header.partition("=")[2] for header in settings.otel_exporter_otlp_headers.split(",")]
     found += [os.environ.get(provider.api_key_env or "", "") for provider in settings.compatible_providers]
     for name in names:
-        if name.endswith("_url") and (password := urlsplit(getattr(settings, name)).password):
-            found += [password, unquote(password)]
+        if name.endswith("_url"):
+            found += [text for word in url_passwords(getattr(settings, name)) for text in (word, unquote(word))]
     return [secret for secret in found if len(secret) >= _SHORTEST_SECRET]
 
 

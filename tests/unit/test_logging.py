@@ -118,9 +118,13 @@ def test_log_with_secret_is_redacted(monkeypatch: pytest.MonkeyPatch, kind: str)
         COMPATIBLE_PROVIDERS='[{"name": "local", "baseUrl": "http://a", "apiKeyEnv": "LOCAL_KEY"}]',
         METRICS_TOKEN="canary of the metrics",
         OTEL_EXPORTER_OTLP_HEADERS="api-key=canary-of-the-collector",
+        REDIS_URL="redis+sentinel://:canary-redis@one,two/master?sentinel_password=canary-sentinel",
+        QUEUE_REDIS_URL="",
+        MIGRATION_DATABASE_URL="postgresql://me@host/db?password=canary-postgres",
     )
     structlog.get_logger("a").warning("refused", token="canary of the metrics", sent="canary-of-the-collector")
     structlog.get_logger("a").warning("refused", url=f"http://me:{_PASSWORD}@host", key=_KEY)
+    structlog.get_logger("a").warning("refused", error="canary-redis canary-sentinel canary-postgres")
     logging.getLogger("b").error("key %s, %s", _KEY, {"k": "local-canary-key"})
     assert "refused" in stream.getvalue()
     assert "canary" not in stream.getvalue()
