@@ -114,3 +114,11 @@ def test_documented_timeouts_are_longer_than_the_silence_of_streams() -> None:
     seconds = [int(found) for found in re.findall(r"proxy_(?:read|send)_timeout (\d+)s", _DOCUMENTED)]
     assert len(seconds) == 2
     assert min(seconds) >= 2 * HEARTBEAT_S
+
+
+@needs_nginx
+async def test_figures_are_not_for_who_comes_through(balancer: str, api: LiveApi) -> None:
+    """nginx on the API's own machine is not taken for the machine itself."""
+    async with httpx.AsyncClient(trust_env=False) as anybody:
+        assert (await anybody.get(f"{api.url}/metrics")).status_code == 200
+        assert (await anybody.get(f"{balancer}/metrics")).status_code == 401
