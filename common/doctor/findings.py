@@ -45,11 +45,15 @@ def as_text(findings: Sequence[Finding]) -> str:
         lines.append(f"{finding.status:<8} {finding.check:<{width}}  {finding.says}")
         if finding.advice:
             lines.append(f"{'':<8} {'':<{width}}  -> {finding.advice}")
-    counts = {status: sum(finding.status == status for finding in findings) for status in ("problem", "warning")}
-    lines.append(f"{counts['problem']} problems, {counts['warning']} warnings")
+    lines.append(", ".join(_count(findings, status) for status in ("problem", "warning")))
     return "\n".join(lines)
 
 
 def as_json(findings: Sequence[Finding]) -> str:
     """For programs."""
     return msgspec.json.format(msgspec.json.encode({"ok": is_well(findings), "findings": findings})).decode()
+
+
+def _count(findings: Sequence[Finding], status: str) -> str:
+    number = sum(finding.status == status for finding in findings)
+    return f"{number} {status}{'' if number == 1 else 's'}"

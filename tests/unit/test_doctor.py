@@ -221,6 +221,7 @@ def test_report_is_the_same_for_people_and_programs(add: Callable[..., Finding],
     assert lines[0] == "ok       a          fine"
     assert lines[1].split() == [findings[1].status, "long", "name", "strange"]
     assert lines[2].strip() == "-> Mend it."
+    assert lines[3] == ("0 problems, 1 warning" if well else "1 problem, 0 warnings")
 
 
 def test_system_that_runs_in_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
