@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from common.ids import new_id
 from tests.e2e.conftest import Running
@@ -71,3 +71,30 @@ async def test_page_says_that_a_token_is_no_superusers(browser: Browser, running
         await expect(page.get_by_role("table", name="Workers")).to_be_visible()
         width = await page.evaluate("document.documentElement.scrollWidth")
         assert width == 390
+
+
+async def test_minute_between_minutes_without_runs_is_seen(browser: Browser, running: Running) -> None:
+    """A plot shows what was measured in one minute alone, as a line wide enough for eyes."""
+    superuser = make_token(SECRET, user="olga", is_superuser=True)
+    nothing = dict.fromkeys(("pickupP50Ms", "pickupP95Ms", "firstTokenP50Ms", "firstTokenP95Ms"))
+
+    async def quiet(route: Route) -> None:
+        answer = await route.fetch()
+        summary = await answer.json()
+        await route.fulfill(response=answer, json={**summary, "lastMinute": {**summary["lastMinute"], **nothing}})
+
+    async def one_minute(route: Route) -> None:
+        answer = await route.fetch()
+        minutes = [{**minute, **nothing} for minute in (await answer.json())["data"]]
+        minutes[30]["pickupP50Ms"] = 40
+        await route.fulfill(response=answer, json={"data": minutes, "nextCursor": None})
+
+    async with visitor(browser, running.api.url, superuser) as visit:
+        await visit.page.route("**/v1/ops/summary", quiet)
+        await visit.page.route("**/v1/ops/history", one_minute)
+        await visit.page.goto(f"{running.api.url}/ops")
+        line = visit.page.get_by_role("img", name=re.compile("^Pickup")).locator("path.line-0")
+        await expect(line).to_have_attribute("d", re.compile("^M"))
+        box = await line.bounding_box()
+        assert box is not None
+        assert 2 < box["width"] < 20

@@ -5,6 +5,7 @@ import { timeOfDay } from "./words";
 const WIDTH = 600;
 const HEIGHT = 120;
 const LEAST_SPAN_MS = 120_000;
+const ALONE = 6;
 
 export interface Line {
   name: string;
@@ -78,19 +79,15 @@ function since(points: Point[], lines: Line[]): Point[] {
   return first < 0 ? points.slice(-1) : points.slice(Math.max(0, first - 1));
 }
 
-/** A gap where nothing is known. A single point is a short line, or nobody would see it. */
+/** A gap where nothing is known. A point between two gaps is a short line around it, or nobody would see it. */
 function path(points: Point[], of: Line["of"], x: (at: number) => number, y: (value: number) => number): string {
-  let pen = "M";
+  const known = (place: number) => points[place] !== undefined && of(points[place]) != null;
   return points
-    .map((point) => {
-      const value = of(point);
-      if (value == null) {
-        pen = "M";
-        return "";
-      }
-      const step = `${pen}${x(point.at).toFixed(1)} ${y(value).toFixed(1)}${pen === "M" ? "h0.1" : ""}`;
-      pen = "L";
-      return step;
+    .map((point, place) => {
+      if (!known(place)) return "";
+      const pen = known(place - 1) ? "L" : "M";
+      const isAlone = pen === "M" && !known(place + 1);
+      return `${pen}${x(point.at).toFixed(1)} ${y(of(point)!).toFixed(1)}${isAlone ? `m${-ALONE / 2} 0h${ALONE}` : ""}`;
     })
     .join("");
 }
