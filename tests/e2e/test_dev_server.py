@@ -127,6 +127,7 @@ async def test_dev_on_second_interrupt_kills_what_does_not_leave(data: Path, pro
         assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 async def test_dev_says_how_long_its_own_workers_drain(data: Path, procfile: Path) -> None:
     """WORKER_DRAIN_S is 5 for who waits at a terminal, unless it is set; each process and the message agree."""
     for env, seconds in (({}, "5"), ({"WORKER_DRAIN_S": "2.5"}, "2.5")):
@@ -138,6 +139,7 @@ async def test_dev_says_how_long_its_own_workers_drain(data: Path, procfile: Pat
             assert f"waiting up to {seconds} s for current steps (WORKER_DRAIN_S); Ctrl-C again" in dev.output()
 
 
+@pytest.mark.slow
 async def test_dev_without_a_worker_that_speaks_is_not_ready(data: Path, procfile: Path) -> None:
     """Neither a worker that is only alive makes it ready, nor one of an earlier start that was killed."""
     async with dev_server(data, "--procfile", str(procfile)) as dev:
@@ -159,6 +161,7 @@ async def test_dev_without_a_worker_that_speaks_is_not_ready(data: Path, procfil
         await dev.until_ready()
 
 
+@pytest.mark.slow
 async def test_dev_with_misconfigured_worker_ends_with_its_words(data: Path, procfile: Path) -> None:
     """A process that ends with status 2 during the start ends everything: status 1, and its last line again."""
     procfile.write_text(procfile.read_text().replace("worker.py", "worker.py misconfigured"))
@@ -231,6 +234,7 @@ async def test_dev_after_restart_has_its_data(data: Path, procfile: Path) -> Non
         assert await _valkey(await _get(dev, "REDIS_URL"), b"GET kept") == b"$2\r\n"
 
 
+@pytest.mark.slow
 async def test_dev_on_used_folder_is_refused(data: Path, procfile: Path) -> None:
     """A second `dev` on the same folder says so, whatever its port, and leaves the first one alone."""
     async with dev_server(data, "--procfile", str(procfile)) as first:

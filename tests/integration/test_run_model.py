@@ -80,7 +80,7 @@ from tests.support.run_model_clients import ModelClient, View
 from worker import recovery
 from worker.providers.base import Finish, ProviderError, TextDelta, ToolCallDelta, UsageReport
 
-EXAMPLES = int(os.environ.get("RUN_MODEL_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("RUN_MODEL_EXAMPLES", "25"))
 SEED = os.environ.get("RUN_MODEL_SEED")
 SHRINKS = os.environ.get("RUN_MODEL_SHRINKS", "1") == "1"
 STEPS = 50
