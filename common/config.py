@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     limit_user_requests_burst: Limit = 4_000
     limit_queued_runs: Limit = 10_000
     limit_user_queued_runs: Limit = 2_000
+    limit_running_runs: Limit = 0
     limit_tokens_per_day: Limit = 0
     limit_user_tokens_per_day: Limit = 0
     limit_streams: Limit = 10_000

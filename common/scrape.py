@@ -35,8 +35,8 @@ class Scrape:
         self._pool_waiting = self.gauge("throughline_pool_waiting", "Who waits for a connection to Postgres", "pool")
         self._queue_runs = self.gauge(
             "throughline_queue_runs",
-            "Runs of the whole system, the same at every process: `due` may be claimed, `delayed` not yet, "
-            "`waiting` stand behind another one of their conversation",
+            "Runs of the whole system, the same at every process: `due` may be claimed, `delayed` not yet, `held` not "
+            "while their workspace has as many running as it may, `waiting` stand behind another of their conversation",
             "priority",
             "state",
         )
@@ -81,7 +81,8 @@ class Scrape:
         for depth in depths:
             for state, runs in (
                 ("due", depth.due),
-                ("delayed", depth.queued - depth.due),
+                ("held", depth.held),
+                ("delayed", depth.queued - depth.due - depth.held),
                 ("running", depth.running),
                 ("waiting", depth.waiting),
             ):

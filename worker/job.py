@@ -13,6 +13,7 @@ from common.failpoints import failpoint
 from common.model.run_state import Priority
 from common.store.database import DATABASE_DOWN
 from common.store.run_schedule import Claim, claim_runs
+from worker.next_run import ring_for_next
 from worker.run.execution import Execution, Stop
 from worker.run.lease import Lease
 from worker.run.resources import Resources
@@ -149,6 +150,7 @@ class RunningRuns:
             self._resources.keeper.drop(lease)
             if self._executions.get(lease.run_id) is execution:
                 del self._executions[lease.run_id]
+        await ring_for_next(self._resources, lease.workspace_id)
 
 
 async def start_run(runs: RunningRuns, run_id: UUID, priority: Priority) -> None:

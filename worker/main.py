@@ -31,6 +31,7 @@ from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offe
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
 from common.store.schema import SchemaGate
 from common.store.workers import delete_worker
+from common.store.workspace_limits import upsert_default
 from worker.housekeeping import keep_house_for_ever
 from worker.job import RunningRuns, start_run
 from worker.providers import base as providers_base
@@ -257,13 +258,15 @@ async def _open_pool_when_up(settings: Settings, leave: asyncio.Event) -> "Pool 
     while not leave.is_set():
         try:
             pool = await open_pool(settings, size=settings.database_pool_size)
-            is_open = False
+            is_ready = False
             try:
-                is_open = await gate.is_open(pool)
+                if await gate.is_open(pool):
+                    await upsert_default(pool, "running_runs", settings.limit_running_runs)
+                    is_ready = True
             finally:
-                if not is_open:
+                if not is_ready:
                     await close_pool(pool)
-            if is_open:
+            if is_ready:
                 return pool
         except ConfigError:
             raise

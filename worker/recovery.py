@@ -18,6 +18,7 @@ from common.store.run_schedule import Expired, find_cancelled, find_promotable, 
 from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
 from worker.metrics import LEASES_EXPIRED, SWEEPS
+from worker.next_run import ring_for_next
 from worker.run.resources import Resources
 
 _LOCK_S = 1.0
@@ -96,6 +97,9 @@ async def _make_up(resources: Resources, expired: list[Expired]) -> None:
             await end(workspace_id, run_id, attempt, Failed(RunErrorCode.CRASH_LOOP, _CRASH_LOOP, False))
         elif verdict == "cancelled":
             await end(workspace_id, run_id, attempt, CancelledBy())
+    for lease in expired:
+        with _next_time(run_id=str(lease.run_id)):
+            await ring_for_next(resources, lease.workspace_id)
     with _next_time():
         for workspace_id, run_id, attempt in await find_cancelled(resources.pool):
             await end(workspace_id, run_id, attempt, CancelledBy())

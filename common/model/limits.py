@@ -15,6 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     user_requests_burst: int
     queued_runs: int
     user_queued_runs: int
+    running_runs: int
     tokens_per_day: int
     user_tokens_per_day: int
     streams: int

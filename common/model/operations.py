@@ -30,7 +30,10 @@ class Queue(Wire, kw_only=True):
     priority: Priority
     queued: int
     due: Annotated[int, Meta(description="Of the queued ones: may be claimed now.")]
-    oldest_due_s: Annotated[float | None, Meta(description="For how long the oldest of these might have been.")]
+    held: Annotated[
+        int, Meta(description="Of the queued ones: not while their workspace has as many running as it may.")
+    ]
+    oldest_due_s: Annotated[float | None, Meta(description="For how long the oldest due one might have been.")]
     running: int
     waiting: Annotated[int, Meta(description="For another run of their conversation.")]
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from common.ids import EventId
 from common.model.run_state import Priority, RunState
 from common.store.database import Pool
+from common.store.run_transitions import DueRun
 
 
 class Claim(NamedTuple):
@@ -56,12 +57,14 @@ class RunPosition(NamedTuple):
 class QueueDepth(NamedTuple):
     """The runs of one priority: `queued`, `due` among these, `running`, and `waiting` for their conversation.
 
+    `held` are queued as well, and would be due if their workspace had not as many running as it may.
     `oldest_due_s` is for how long the oldest due one might have been claimed, in seconds; None when none is due.
     """
 
     priority: Priority
     queued: int
     due: int
+    held: int
     oldest_due_s: float | None
     running: int
     waiting: int
@@ -73,7 +76,8 @@ async def claim_runs(
     """Up to `limit` due runs, each in a new attempt owned by `owner`.
 
     Interactive ones first, except that background ones that have been due for a minute get a tenth of the places in
-    use. Among equals, those of the workspace with the fewest runs running come first.
+    use. Among equals, those of the workspace with the fewest runs running come first. None of a workspace that has
+    as many running as it may.
     """
     rows = await pool.fetch(
         "select * from claim_runs($1, $2, $3, $4)",
@@ -124,6 +128,12 @@ async def find_promotable(pool: Pool, limit: int = 100) -> list[Promotable]:
     return [Promotable(row["workspace_id"], row["conversation_id"]) for row in rows]
 
 
+async def find_next_run(pool: Pool, workspace_id: UUID) -> DueRun | None:
+    """The workspace's run that is to be claimed next, if one is due; it may be beyond the workspace's cap."""
+    rows = await pool.fetch("select * from find_next_run($1)", workspace_id)
+    return DueRun(rows[0]["run_id"], Priority.of(rows[0]["priority"])) if rows else None
+
+
 async def poll_runs(pool: Pool, run_ids: Sequence[UUID]) -> list[RunPosition]:
     """Where these runs stand, in one query. The caller has shown before that it may see them."""
     rows = await pool.fetch("select * from poll_runs($1)", list(run_ids))
@@ -141,8 +151,8 @@ async def poll_runs(pool: Pool, run_ids: Sequence[UUID]) -> list[RunPosition]:
 
 async def measure_queue(pool: Pool) -> list[QueueDepth]:
     """How much there is to do, by priority, the most urgent first; each is told even when there is nothing."""
-    rows = await pool.fetch("select * from queue_depth()")
-    depths = {priority: QueueDepth(priority, 0, 0, None, 0, 0) for priority in Priority}
+    rows = await pool.fetch("select priority, queued, due, held, oldest_due_s, running, waiting from measure_queue()")
+    depths = {priority: QueueDepth(priority, 0, 0, 0, None, 0, 0) for priority in Priority}
     for row in rows:
         priority = Priority.of(row["priority"])
         depths[priority] = QueueDepth(**{**row, "priority": priority})

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from common.store.database import Connection
+from common.store.database import Connection, Pool
 
 
 async def select_limits(connection: Connection) -> dict[str, int]:
@@ -27,3 +27,16 @@ async def upsert_limits(connection: Connection, values: Mapping[str, int]) -> No
 async def delete_limits(connection: Connection, names: Sequence[str]) -> None:
     """For these the settings' hold again."""
     await connection.execute("delete from workspace_limits where name = any ($1)", list(names))
+
+
+async def upsert_default(pool: Pool, name: str, value: int) -> None:
+    """What the settings say of a limit that Postgres itself keeps; the last one to say so counts."""
+    await pool.execute(
+        """
+        insert into default_limits as d (name, value) values ($1, $2)
+        on conflict (name) do update set value = excluded.value, updated_at = clock_timestamp()
+        where d.value <> excluded.value
+        """,
+        name,
+        value,
+    )

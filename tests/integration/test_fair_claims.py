@@ -13,6 +13,7 @@ from common.ids import new_id
 from common.model.run_state import Priority
 from common.store.database import Pool
 from common.store.run_schedule import Claim, claim_runs
+from common.store.workspace_limits import upsert_default
 from tests.support.lines import Lines, open_lines
 
 INTERACTIVE, BACKGROUND = Priority.INTERACTIVE, Priority.BACKGROUND
@@ -135,9 +136,14 @@ async def test_heads_that_are_held_keep_nobody_from_the_rest(pool: Pool, lines: 
     assert sorted(claim.run_id for claim in claims) == sorted(queued[25:])
 
 
-async def test_claim_does_not_walk_along_the_lines(lines: Lines) -> None:
-    """It reads a few entries of each line, however long it is, and none of runs that have ended."""
-    await lines.queue([new_id()], 5000)
+@pytest.mark.parametrize("cap", [0, 1, 3])
+async def test_claim_does_not_walk_along_the_lines(pool: Pool, lines: Lines, cap: int) -> None:
+    """It reads a few entries of each line, however long it is, and none of runs that have ended; also where the long
+    line is held back by a cap, or might be."""
+    await upsert_default(pool, "running_runs", cap)
+    await lines.queue([busy := new_id()], 1)
+    await claim_runs(pool, "worker", 600, 1)
+    await lines.queue([busy], 5000)
     await lines.queue([new_id() for _ in range(10)], 20)
     ended = await lines.queue([new_id()], 1000)
     await lines.end(ended)

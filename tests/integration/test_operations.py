@@ -92,8 +92,8 @@ async def test_summary_counts_all_workspaces(operator: httpx.AsyncClient, pool: 
 
     interactive, background = summary["queues"]
     assert 0 <= interactive.pop("oldestDueS") < 60
-    assert interactive == {"priority": "interactive", "queued": 2, "due": 2, "running": 1, "waiting": 1}
-    nothing = dict.fromkeys(("queued", "due", "running", "waiting"), 0)
+    assert interactive == {"priority": "interactive", "queued": 2, "due": 2, "held": 0, "running": 1, "waiting": 1}
+    nothing = dict.fromkeys(("queued", "due", "held", "running", "waiting"), 0)
     assert background == {"priority": "background", "oldestDueS": None, **nothing}
     assert summary["workers"] == []
     assert {(one["state"], one["code"], one["runs"]) for one in summary["ended"]} == {

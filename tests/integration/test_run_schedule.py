@@ -227,7 +227,7 @@ async def test_position_tells_state_and_nothing_else(pool: Pool) -> None:
 
 async def test_queue_is_measured_across_workspaces_by_priority(pool: Pool) -> None:
     """What is due, for how long, what is not yet, what runs and what waits; who is to be cancelled waits for nobody."""
-    assert await measure_queue(pool) == [(priority, 0, 0, None, 0, 0) for priority in Priority]
+    assert await measure_queue(pool) == [(priority, 0, 0, 0, None, 0, 0) for priority in Priority]
     old, later, cancelled = [await seed_run(pool) for _ in range(3)]
     for seeded, change in (
         (old, "priority = 1, available_at = clock_timestamp() - interval '20 seconds'"),
@@ -239,8 +239,8 @@ async def test_queue_is_measured_across_workspaces_by_priority(pool: Pool) -> No
     await seed_run(pool)
     (claimed,) = await claim_runs(pool, "me", 10, 1)
     interactive, background = await measure_queue(pool)
-    assert interactive == (Priority.INTERACTIVE, 0, 0, None, 1, 1)
-    assert background._replace(oldest_due_s=None) == (Priority.BACKGROUND, 2, 1, None, 0, 0)
+    assert interactive == (Priority.INTERACTIVE, 0, 0, 0, None, 1, 1)
+    assert background._replace(oldest_due_s=None) == (Priority.BACKGROUND, 2, 1, 0, None, 0, 0)
     assert background.oldest_due_s is not None
     assert 20 <= background.oldest_due_s < 600
     assert claimed.run_id != old.run.id

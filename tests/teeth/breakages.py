@@ -12,6 +12,7 @@ _JOURNAL = "tests/integration/test_journal.py"
 _EXECUTION = "tests/integration/test_execution.py"
 _SCHEDULE = "tests/integration/test_run_schedule.py"
 _FAIRNESS = "tests/integration/test_fair_claims.py"
+_CAP = "tests/integration/test_running_runs_cap.py"
 _SETTLE = "tests/integration/test_settle.py"
 _RECOVERY = "tests/integration/test_recovery.py"
 _KEEPER = "tests/integration/test_lease_keeper.py"
@@ -24,7 +25,7 @@ _SCRIPT = "common/eventlog/script.py"
 _TRANSITIONS = "common/store/run_transitions.py"
 _SCHEDULER = "migrations/0002_scheduler_functions.sql"
 _SWEEP = "migrations/0004_last_chances.sql"
-_FAIR = "migrations/0006_fair_claims.sql"
+_CLAIMS = "migrations/0012_running_runs.sql"
 
 
 def _seams(*ids: str) -> tuple[str, ...]:
@@ -105,14 +106,14 @@ BREAKAGES = (
         "claim-lock",
         "of two claims at the same moment one gets the run",
         "the row is not locked",
-        (Change(_FAIR, "            for no key update skip locked;\n", "            ;\n"),),
+        (Change(_CLAIMS, "            for no key update skip locked;\n", "            ;\n"),),
         (f"{_SCHEDULE}::test_claims_at_the_same_moment_take_different_runs", _SCHEDULE, _FAIRNESS),
     ),
     Breakage(
         "claim-skip-locked",
         "a run that somebody holds delays no claim of others",
         "the claim waits for it",
-        (Change(_FAIR, "            for no key update skip locked;\n", "            for no key update;\n"),),
+        (Change(_CLAIMS, "            for no key update skip locked;\n", "            for no key update;\n"),),
         (_SCHEDULE,),
     ),
     Breakage(
@@ -121,14 +122,14 @@ BREAKAGES = (
         "a running one is claimed as well",
         (
             Change(
-                _FAIR,
+                _CLAIMS,
                 "r.state = 'queued' and r.cancel_requested_at is null and r.priority = any (p_priorities)\n",
                 "r.state in ('queued', 'running') and r.priority = any (p_priorities)\n",
             ),
             Change(
-                _FAIR,
-                "            select r.state = 'queued' and r.cancel_requested_at is null into is_due\n",
-                "            select r.state in ('queued', 'running') into is_due\n",
+                _CLAIMS,
+                "            select r.workspace_id, r.state = 'queued' and r.cancel_requested_at is null into",
+                "            select r.workspace_id, r.state in ('queued', 'running') into",
             ),
         ),
         (_SCHEDULE,),
@@ -137,7 +138,7 @@ BREAKAGES = (
         "claim-deeper",
         "a claim that finds the first runs taken looks behind them",
         "it makes do with what it got",
-        (Change(_FAIR, "    for round in 1..3 loop\n", "    for round in 1..1 loop\n"),),
+        (Change(_CLAIMS, "    for round in 1..3 loop\n", "    for round in 1..1 loop\n"),),
         (_FAIRNESS,),
     ),
     Breakage(
@@ -146,7 +147,7 @@ BREAKAGES = (
         "runs are claimed in the order of their age",
         (
             Change(
-                _FAIR,
+                _CLAIMS,
                 "             c.running + row_number() over (partition by c.workspace_id order by c.class,"
                 " c.available_at, c.id),\n",
                 "",
@@ -158,8 +159,31 @@ BREAKAGES = (
         "claim-patience",
         "background runs that have waited for a minute get a tenth of the places",
         "they wait until no interactive run is due",
-        (Change(_FAIR, "c.available_at, c.id) then 0 else", "c.available_at, c.id) then c.priority else"),),
+        (Change(_CLAIMS, "c.available_at, c.id) then 0 else", "c.available_at, c.id) then c.priority else"),),
         (_FAIRNESS,),
+    ),
+    Breakage(
+        "claim-cap",
+        "two claims at once do not exceed the cap of a workspace",
+        "neither waits for the other",
+        (
+            Change(_CLAIMS, "        perform pg_advisory_xact_lock(lock);\n", "        null;\n"),
+            Change(_CLAIMS, "    elsif not pg_try_advisory_xact_lock(lock) then\n", "    elsif false then\n"),
+        ),
+        (_CAP,),
+    ),
+    Breakage(
+        "cap-bell",
+        "an end in a workspace with a cap wakes whoever has room for the next run",
+        "it is found when somebody looks",
+        (
+            Change(
+                "worker/job.py",
+                "        await ring_for_next(self._resources, lease.workspace_id)\n",
+                "",
+            ),
+        ),
+        (_CAP,),
     ),
     Breakage(
         "bell-priority",

@@ -168,6 +168,7 @@ function Queues() {
           { label: "Priority", of: ({ priority }) => priority },
           { label: "Queued", of: ({ queued }) => count(queued), isNumber: true },
           { label: "Due", of: ({ due }) => count(due), isNumber: true },
+          { label: "Held", of: ({ held }) => count(held), isNumber: true },
           { label: "Oldest due for", of: (one) => (one.oldestDueS === null ? "–" : seconds(one.oldestDueS)), isNumber: true },
           { label: "Running", of: ({ running }) => count(running), isNumber: true },
           { label: "Waiting", of: ({ waiting }) => count(waiting), isNumber: true },

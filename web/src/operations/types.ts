@@ -39,6 +39,7 @@ export interface Queue {
   priority: string;
   queued: number;
   due: number;
+  held: number;
   oldestDueS: number | null;
   running: number;
   waiting: number;
