@@ -103,12 +103,15 @@ class FailedRun(Wire, kw_only=True):
     conversation_id: UUID
     agent_id: UUID | None = None
     code: RunErrorCode
-    attempts: int
+    attempts: Annotated[int, Meta(description="How many times a worker set out on it.")]
     crashes: int
     created_at: Time
     started_at: Time | None = None
     finished_at: Time
-    outdated: Annotated[bool, Meta(description="Its conversation went on without it, so it cannot be started again.")]
+    requeueable: Annotated[bool, Meta(description="Not if one of the next three is true, or it was started again.")]
+    outdated: Annotated[bool, Meta(description="Its conversation went on without it.")]
+    details_removed: Annotated[bool, Meta(description="What it was made of is kept no longer.")]
+    conversation_deleted: bool
     requeue: Requeue | None = None
 
 

@@ -57,7 +57,7 @@ async def select_failed_runs(
 ) -> list[FailedRun]:
     """Those that failed with one of `codes`, the last one first; `before` is the (finishedAt, id) of the last seen."""
     rows = await pool.fetch(
-        "select * from list_failed_runs($1, $2, $3, $4)", list(codes), *(before or (None, None)), limit
+        "select * from find_failed_runs($1, $2, $3, $4)", list(codes), *(before or (None, None)), limit
     )
     return [_read_failed(row) for row in rows]
 
@@ -109,12 +109,15 @@ def _read_failed(row: Row) -> FailedRun:
         conversation_id=row["conversation_id"],
         agent_id=row["agent_id"],
         code=RunErrorCode(row["error_code"]),
-        attempts=row["attempt"],
+        attempts=row["attempts"],
         crashes=row["crashes"],
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        requeueable=requeue is None and not (row["outdated"] or row["details_removed"] or row["conversation_deleted"]),
         outdated=row["outdated"],
+        details_removed=row["details_removed"],
+        conversation_deleted=row["conversation_deleted"],
         requeue=requeue,
     )
 

@@ -1,6 +1,7 @@
 """The operators' page: what goes on now, and failed runs that are started again, in a real browser."""
 
 import re
+from uuid import UUID
 
 import pytest
 from playwright.async_api import Browser, Route, expect
@@ -10,6 +11,10 @@ from tests.e2e.conftest import Running
 from tests.support.api_client import make_token
 from tests.support.browser import visitor
 from tests.support.system import SECRET, Client
+
+_REMOVE_DETAILS = (
+    "update runs set details_removed_at = now(), instructions = '', tools = '{}', settings = '{}' where id = $1"
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,6 +58,29 @@ async def test_operator_sees_what_goes_on_and_starts_a_failed_run_again(
         await someone.state_is(runs[0], "failed")
         await expect(page.get_by_role("button", name=f"Requeue {runs[0]['id']}")).to_be_visible()
     await someone.http.post(f"/v1/runs/{slow['id']}/cancel")
+
+
+async def test_run_that_cannot_be_started_again_has_no_button(
+    browser: Browser, running: Running, someone: Client
+) -> None:
+    """Whose details are removed, whose conversation went on or was deleted: the list says which."""
+    failed = [await someone.start(provider="echo", model="echo?fail=rejected") for _ in range(4)]
+    for run in failed:
+        await someone.state_is(run, "failed")
+    removed, left, deleted, whole = failed
+    await running.system.rows(_REMOVE_DETAILS, UUID(removed["id"]))
+    posted = f"/v1/conversations/{left['conversationId']}/messages"
+    assert (await someone.http.post(posted, json={"content": "and now?"})).status_code == 202
+    assert (await someone.http.delete(f"/v1/conversations/{deleted['conversationId']}")).status_code == 204
+    superuser = make_token(SECRET, user="olga", is_superuser=True)
+
+    async with visitor(browser, running.api.url, superuser) as visit:
+        await visit.page.goto(f"{running.api.url}/ops")
+        rows = visit.page.get_by_role("table", name="Failed runs").get_by_role("row")
+        await expect(rows.filter(has_text=whole["id"]).get_by_role("button")).to_be_visible()
+        for run, why in ((removed, "details removed"), (left, "went on"), (deleted, "conversation deleted")):
+            await expect(rows.filter(has_text=run["id"]).get_by_role("cell").last).to_have_text(why)
+            await expect(rows.filter(has_text=run["id"]).get_by_role("button")).to_have_count(0)
 
 
 async def test_page_says_that_a_token_is_no_superusers(browser: Browser, running: Running) -> None:

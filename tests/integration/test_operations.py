@@ -12,14 +12,16 @@ from redis.asyncio import Redis
 
 from common.config import Settings
 from common.model.run_state import Priority, RunErrorCode, RunState
+from common.settle import Failed, settle
 from common.store.database import Pool
 from common.store.operations import select_use
+from common.store.run_schedule import claim_runs
 from common.store.workers import WorkerNow, delete_worker, select_workers, upsert_worker
 from tests.support.api_client import LiveApi, make_token
 from tests.support.eventually import eventually
 from tests.support.hand_worker import answer, claim, fail
 from tests.support.seed import seed_run
-from tests.support.worker_life import worker_resources
+from tests.support.worker_life import crash, expire_lease, worker_resources
 from worker import report as worker_report
 from worker.job import RunningRuns
 
@@ -146,6 +148,24 @@ async def test_failed_runs_are_listed_in_pieces(operator: httpx.AsyncClient, own
     assert [run["workspaceId"] for run in found] == [_ADAS, _BOBS] * 2
     assert [run["runId"] for run in crashed["data"]] == [run["runId"] for run in found if run["code"] == "crash_loop"]
     assert {run["code"] for run in crashed["data"]} == {"crash_loop"}
+
+
+async def test_attempts_are_those_of_workers(operator: httpx.AsyncClient, pool: Pool) -> None:
+    """What the sweep ends has no attempt more than workers made; what its worker ends has that one as well."""
+    crashing = await seed_run(pool)
+    for _ in range(2):
+        await claim_runs(pool, "worker", 60, 10)
+        await crash(pool, crashing)
+    await claim_runs(pool, "worker", 60, 10)
+    await seed_run(pool)
+    await fail(pool, await claim(pool), RunErrorCode.PROVIDER_REJECTED)
+    await expire_lease(pool, crashing)
+    ended = Failed(RunErrorCode.CRASH_LOOP, "", retryable=False)
+    assert await settle(pool, crashing.workspace_id, crashing.run.id, ended, by="sweep", attempt=3)
+
+    listed = (await operator.get("/v1/ops/failed-runs")).json()["data"]
+
+    assert {(run["code"], run["attempts"]) for run in listed} == {("crash_loop", 3), ("provider_rejected", 1)}
 
 
 async def test_use_of_workspaces_agrees_with_the_database(pool: Pool, owner: "asyncpg.Connection[Any]") -> None:

@@ -42,6 +42,11 @@ async def _requeue(operator: httpx.AsyncClient, run_id: object) -> httpx.Respons
     return await operator.post(f"/v1/ops/runs/{run_id}/requeue")
 
 
+async def _listed(operator: httpx.AsyncClient) -> Any:
+    [run] = (await operator.get("/v1/ops/failed-runs")).json()["data"]
+    return run
+
+
 async def _detail(client: httpx.AsyncClient, conversation: str) -> Any:
     return (await client.get(f"/v1/conversations/{conversation}")).json()
 
@@ -79,8 +84,8 @@ async def test_two_clicks_start_one_run(
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert len((await client.get("/v1/runs")).json()["data"]) == 2
-    [listed] = (await operator.get("/v1/ops/failed-runs")).json()["data"]
-    assert listed["requeue"] == answers[0].json()
+    listed = await _listed(operator)
+    assert (listed["requeue"], listed["requeueable"]) == (answers[0].json(), False)
 
 
 async def test_run_that_fails_again_may_be_started_again(
@@ -126,8 +131,8 @@ async def test_conversation_that_went_on_is_left_alone(
 
     assert refusal_of(await _requeue(operator, failed)) == (409, "conversation_went_on")
     assert await _detail(client, conversation) == before
-    [listed] = (await operator.get("/v1/ops/failed-runs")).json()["data"]
-    assert listed["outdated"] is (since != "a message")
+    listed = await _listed(operator)
+    assert (listed["outdated"], listed["requeueable"]) == (since != "a message", since == "a message")
 
 
 async def test_run_that_did_not_fail_is_not_started_again(
@@ -143,8 +148,11 @@ async def test_run_that_did_not_fail_is_not_started_again(
 async def test_run_of_a_deleted_conversation_is_not_there(
     client: httpx.AsyncClient, operator: httpx.AsyncClient, conversation: str, failed: str
 ) -> None:
-    """Deleted means gone, for operators, too: as if there had never been such a run."""
+    """Deleted means gone, for operators, too: as if there had never been such a run; the list says that it is so."""
+    assert (await _listed(operator))["requeueable"] is True
     assert (await client.delete(f"/v1/conversations/{conversation}")).status_code == 204
+    listed = await _listed(operator)
+    assert (listed["conversationDeleted"], listed["requeueable"]) == (True, False)
 
     refused = await _requeue(operator, failed)
 
@@ -155,12 +163,14 @@ async def test_run_of_a_deleted_conversation_is_not_there(
 async def test_run_without_its_details_is_not_started_again(
     client: httpx.AsyncClient, operator: httpx.AsyncClient, conversation: str, failed: str, pool: Pool
 ) -> None:
-    """Once housekeeping has removed what it was made of, it would run with no instructions and no tools; its user can
-    still have the message answered anew."""
+    """Once housekeeping has removed what it was made of, it would run with no instructions and no tools: the list says
+    so beforehand. Its user can still have the message answered anew."""
     position = next(iter(await poll_runs(pool, [UUID(failed)])))
     async with workspace_transaction(pool, position.workspace_id) as connection:
         assert await remove_run_details(connection, [UUID(failed)]) == 1
     before = await _detail(client, conversation)
+    listed = await _listed(operator)
+    assert (listed["detailsRemoved"], listed["requeueable"]) == (True, False)
 
     assert refusal_of(await _requeue(operator, failed)) == (409, "run_details_removed")
     assert await _detail(client, conversation) == before

@@ -94,10 +94,20 @@ function Again({ run, ask }: { run: FailedRun; ask: (run: FailedRun) => void }) 
       </span>
     );
   }
-  if (run.outdated) return <span class="faint">went on</span>;
+  if (!run.requeueable) return <WhyNot run={run} />;
   return (
     <button type="button" aria-label={`Requeue ${run.runId}`} onClick={() => ask(run)}>
       Requeue
     </button>
+  );
+}
+
+function WhyNot({ run }: { run: FailedRun }) {
+  if (run.conversationDeleted) return <span class="faint">conversation deleted</span>;
+  if (run.outdated) return <span class="faint">went on</span>;
+  return (
+    <span class="faint" title="What it was made of is kept no longer. Its user can have the message answered anew.">
+      details removed
+    </span>
   );
 }

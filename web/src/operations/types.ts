@@ -73,7 +73,10 @@ export interface FailedRun {
   createdAt: string;
   startedAt: string | null;
   finishedAt: string;
+  requeueable: boolean;
   outdated: boolean;
+  detailsRemoved: boolean;
+  conversationDeleted: boolean;
   requeue: Requeue | null;
 }
 
