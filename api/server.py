@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from litestar import Litestar
@@ -14,7 +15,7 @@ from websockets.http11 import Request
 from api.body import BODY_S
 from api.collaboration.rooms import Rooms
 from api.relay.hub import Hub
-from api.relay.sse import ABORT_EXTENSION
+from api.relay.sse import ABORT_EXTENSION, OUTLET_EXTENSION
 
 _DRAIN_S = 5
 KEEP_ALIVE_S = 75
@@ -76,7 +77,6 @@ class AbortableProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT_EXTENSION: self.transport.abort}  # type: ignore[dict-item]
         self._head_bytes = self._unparsed_bytes = 0
         self._whole = False
         self._stop_deadline()
@@ -116,6 +116,8 @@ class AbortableProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        extensions: dict[str, Any] = {ABORT_EXTENSION: self.transport.abort, OUTLET_EXTENSION: CycleOutlet(cycle)}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -157,6 +159,30 @@ class AbortableProtocol(HttpToolsProtocol):
             self._start_deadline()  # Who needs the body answers 408; an answer that needs none goes on.
         else:
             self.transport.abort()
+
+
+class CycleOutlet:
+    """What `RequestResponseCycle.send` does with a part of a chunked body, where nobody has to wait."""
+
+    __slots__ = ("_cycle", "_flow", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._transport = cycle.transport
+
+    def is_open(self) -> bool:
+        cycle = self._cycle
+        return not (
+            self._flow.write_paused
+            or not cycle.chunked_encoding
+            or cycle.disconnected
+            or cycle.response_complete
+            or self._transport.is_closing()
+        )
+
+    def write(self, part: bytes) -> None:
+        self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
 
 
 _BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -19,12 +19,10 @@ class Native:
 
     def encode(self, events: Sequence[EventData]) -> bytes:
         """One unnamed frame per event; without an `id:` line where the event has no id."""
-        prefix = self._prefix
-        return b"".join(
-            [
-                b"data: %b\n\n" % data
-                if event_id is None
-                else b"id: %b%d-%d\ndata: %b\n\n" % (prefix, event_id.attempt, event_id.n, data)
-                for event_id, data in events
-            ]
-        )
+        prefix, frames = self._prefix, []
+        for event_id, data in events:
+            if event_id is None:
+                frames.append(b"data: %b\n\n" % data)
+            else:
+                frames.append(b"id: %b%d-%d\ndata: %b\n\n" % (prefix, *event_id, data))
+        return b"".join(frames)

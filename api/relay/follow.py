@@ -1,10 +1,10 @@
 """A run's events from a cursor to its end, without a gap, over lost messages, lost logs and lost connections."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from api.relay.batch import Batch
-from api.relay.client import Client
+from api.relay.client import Arrival, Client
 from api.relay.hub import Feed, Hub, Subject
 from common.eventlog.log import LogEvent
 from common.ids import EventId
@@ -41,19 +41,26 @@ class Follower:
         self._reading = False
         self._page = _FIRST_PAGE
         """How many events to read at once. A reader that takes nothing holds two pages, so they are kept small."""
+        self._direct: Callable[[Batch], bool] = lambda _: False
         self._anchored = False
         """Whether this reading of the log has found the position in it."""
         self.ended = False
         """Whether the run's last event has been handed out."""
 
-    async def batches(self) -> AsyncGenerator[Sequence[Batch], None]:
+    async def batches(self, direct: Callable[[Batch], bool] | None = None) -> AsyncGenerator[Sequence[Batch], None]:
         """Everything that is there, each time; nothing (an empty sequence) after `idle_s` seconds of silence.
+
+        What merely continues the run while the next of these is waited for is offered to `direct`, in the moment in
+        which it is published: what that takes (it says so) comes nowhere else.
 
         Ends after the run's terminal event. Closing it frees the subscription. Raises LookupError when the
         run's row is gone.
         """
         client = self._hub.join(self._subject)
         feed = self._hub.feed(self._subject)
+        if direct is not None:
+            self._direct = direct
+            client.direct = self._offer
         try:
             while not self.ended:
                 yield await self._next(client, feed)
@@ -61,8 +68,7 @@ class Follower:
             self._hub.leave(self._subject, client)
 
     async def _next(self, client: Client, feed: Feed) -> Sequence[Batch]:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._idle_s
+        client.break_silence()
         while True:
             if client.behind and feed.readable:
                 client.catch_up()
@@ -79,7 +85,7 @@ class Follower:
                     return batches
                 if self._reading or (client.behind and feed.readable):
                     continue
-            if not await client.wait(deadline - clock()):
+            if not await client.wait(self._idle_s):
                 return ()
 
     async def _read(self, feed: Feed) -> list[Batch]:
@@ -163,6 +169,17 @@ class Follower:
                 client.fall_behind()
                 break
         return batches
+
+    def _offer(self, arrival: Arrival) -> bool:
+        """Whether `direct` has taken the arrival, which is nothing but what follows."""
+        (attempt, n), last, batch, _ = arrival
+        # Where the two differ, the client is told again what it has seen, without ids.
+        if self._position is not self._told or self._position != (attempt, n - 1) or n == 1:
+            return False
+        if batch.ends_run or not self._direct(batch):
+            return False
+        self._position = self._told = last
+        return True
 
     def _tell(self, events: Sequence[LogEvent], batch: Batch | None = None) -> Batch:
         """The events as a batch (`batch`, where it holds just these), noting that the client has them."""

@@ -231,8 +231,12 @@ class Hub:
             for client in feed.clients:
                 client.fall_behind()
             return
-        batch = Batch([LogEvent(EventId(attempt, n), event) for n, event in enumerate(events, first)])
-        arrival = Arrival(EventId(attempt, first), EventId(attempt, last), batch, len(data))
+        first_id = last_id = EventId(attempt, first)
+        batch = [LogEvent(first_id, events[0])]
+        for n in range(first + 1, last + 1):
+            last_id = EventId(attempt, n)
+            batch.append(LogEvent(last_id, events[n - first]))
+        arrival = Arrival(first_id, last_id, Batch(batch), len(data))
         for client in feed.clients:
             client.push(arrival)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from litestar import Litestar, Request, Response
@@ -14,7 +14,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from api.headers import PROTECTION
-from api.relay.batch import Encoder
+from api.relay.batch import Batch, Encoder
 from api.relay.follow import Follower
 from api.relay.hub import Hub, Subject
 from common.ids import EventId
@@ -24,6 +24,9 @@ ABORT_EXTENSION = "throughline.abort"
 """Name of the ASGI extension with which a server offers to break the connection: a function without
 arguments.
 """
+
+OUTLET_EXTENSION = "throughline.outlet"
+"""Name of the ASGI extension with which a server offers the Outlet of its response."""
 
 HEARTBEAT_S = 15.0
 # Without a blank line: fetch-event-source would make an empty message of it.
@@ -37,6 +40,16 @@ _HEADERS = {
 }
 
 _log = structlog.get_logger(__name__)
+
+
+class Outlet(Protocol):
+    """Where a response's body goes, for who has no task to wait in. ASGI's `send` is for the others."""
+
+    def is_open(self) -> bool:
+        """Whether the server takes more of the body without a wait, and there is somebody to read it."""
+
+    def write(self, part: bytes) -> None:
+        """Sends a part, not the last one, of the body; `is_open`, and there is something in it."""
 
 
 class EventStream(Response[str]):
@@ -69,7 +82,17 @@ class EventStream(Response[str]):
 
 
 class _EventStreamASGI(ASGIResponse):
-    __slots__ = ("_abort", "_encoder", "_expires_at", "_follower", "_gone", "_hub", "_sending_since", "_task")
+    __slots__ = (
+        "_abort",
+        "_encoder",
+        "_expires_at",
+        "_follower",
+        "_gone",
+        "_hub",
+        "_outlet",
+        "_sending_since",
+        "_task",
+    )
 
     _should_set_content_length = False
 
@@ -83,6 +106,7 @@ class _EventStreamASGI(ASGIResponse):
         self._expires_at = expires_at
         self._task: asyncio.Task[Any] | None = None
         self._abort: Any = None
+        self._outlet: Outlet | None = None
         self._sending_since: float | None = None
         self._gone = False
 
@@ -90,7 +114,8 @@ class _EventStreamASGI(ASGIResponse):
         loop = asyncio.get_running_loop()
         task = self._task = asyncio.current_task()
         assert task is not None, "a response is sent by a task"
-        self._abort = (scope.get("extensions") or {}).get(ABORT_EXTENSION)
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        self._abort, self._outlet = extensions.get(ABORT_EXTENSION), extensions.get(OUTLET_EXTENSION)
         departure = loop.create_task(self._await_departure(receive))
         expiry = loop.call_later(max(0, self._expires_at - time.time()), self.abort)
         self._hub.streams.add(self)
@@ -125,11 +150,21 @@ class _EventStreamASGI(ASGIResponse):
         await self._send(send, _OPENING + self._encoder.encode(()))
         if self._hub.closing:
             self.abort()
-        async with aclosing(self._follower.batches()) as groups:
+        async with aclosing(self._follower.batches(self._write)) as groups:
             async for batches in groups:
                 frames = b"".join([batch.frames(self._encoder) for batch in batches]) if batches else _HEARTBEAT
                 if frames or self._follower.ended:
                     await self._send(send, frames)
+
+    def _write(self, batch: Batch) -> bool:
+        """Whether the batch is on its way, by a server that offers it: without a task of ours to wake."""
+        outlet = self._outlet
+        if outlet is None or not outlet.is_open():
+            return False
+        frames = batch.frames(self._encoder)
+        if frames:
+            outlet.write(frames)
+        return True
 
     async def _send(self, send: Send, body: bytes) -> None:
         """Returns when the server has taken the bytes, which it does while its buffer is not full."""

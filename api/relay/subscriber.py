@@ -7,7 +7,6 @@ when to look at the log again.
 
 import asyncio
 import contextlib
-import itertools
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,13 +16,13 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from api.metrics import SUBSCRIBER_LOSSES
+from api.relay.receiver import Receiver
 from common.redis import REDIS_DOWN
 
 _PING_S = 2.0
 _CONNECT_S = 3.0
 _BACKOFF_S = (0.05, 1.0)
 _CHANNELS_PER_COMMAND = 500
-_REPLIES_PER_TURN = 64
 
 _log = structlog.get_logger(__name__)
 
@@ -144,9 +143,13 @@ class Subscriber:
         self._awaiting_pong = False
         self._dirty = set(self._wanted)
         self._serving = True
+        receiver = Receiver.of(connection, self._take)
         tasks = [
-            asyncio.create_task(part(connection), name=f"subscriber {part.__name__}")
-            for part in (self._read, self._write, self._ping)
+            receiver.lost,
+            *(
+                asyncio.create_task(part(receiver), name=f"subscriber {part.__name__}")
+                for part in (self._write, self._ping)
+            ),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -159,17 +162,12 @@ class Subscriber:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._sent.clear()
 
-    async def _read(self, connection: AbstractConnection) -> None:
-        for count in itertools.count(1):
-            # What is in the buffer already comes without a pause, and the clients' queues are short.
-            if count % _REPLIES_PER_TURN == 0:
-                await asyncio.sleep(0)
-            reply = await connection.read_response()
-            self._awaiting_pong = False
-            if reply[0] == b"message":
-                self._on_message(reply[1], reply[2])
-            elif reply[0] == b"subscribe":
-                self._confirm(reply[1])
+    def _take(self, reply: list[Any]) -> None:
+        self._awaiting_pong = False
+        if reply[0] == b"message":
+            self._on_message(reply[1], reply[2])
+        elif reply[0] == b"subscribe":
+            self._confirm(reply[1])
 
     def _confirm(self, channel: bytes) -> None:
         waiting = self._unconfirmed.pop(channel) - 1
@@ -179,7 +177,7 @@ class Subscriber:
         elif channel in self._wanted and channel in self._sent:
             self._on_confirmed(channel)
 
-    async def _write(self, connection: AbstractConnection) -> None:
+    async def _write(self, receiver: Receiver) -> None:
         """The only one that subscribes and unsubscribes, so the order on the wire is the order of the wishes."""
         while True:
             await self._changed.wait()
@@ -192,14 +190,14 @@ class Subscriber:
                     self._on_confirmed(channel)
             for some in _chunks(leaving):
                 self._sent.difference_update(some)
-                await connection.send_command("UNSUBSCRIBE", *some)
+                receiver.send("UNSUBSCRIBE", *some)
             for some in _chunks(joining):
                 self._sent.update(some)
                 for channel in some:
                     self._unconfirmed[channel] = self._unconfirmed.get(channel, 0) + 1
-                await connection.send_command("SUBSCRIBE", *some)
+                receiver.send("SUBSCRIBE", *some)
 
-    async def _ping(self, connection: AbstractConnection) -> None:
+    async def _ping(self, receiver: Receiver) -> None:
         """Finds a half-open connection: one that has said nothing at all since the last ping."""
         while True:
             await asyncio.sleep(_PING_S)
@@ -208,8 +206,7 @@ class Subscriber:
             if self._awaiting_pong:
                 raise TimeoutError("no answer to a ping")
             self._awaiting_pong = True
-            async with asyncio.timeout(_PING_S):
-                await connection.send_command("PING")
+            receiver.send("PING")
 
 
 def _chunks(channels: list[bytes]) -> Iterable[list[bytes]]:

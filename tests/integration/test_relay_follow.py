@@ -1,13 +1,17 @@
 """A follower's way through a run: replay, live, and what it does when the log is not what it was."""
 
+import asyncio
+import itertools
+
 import pytest
 from redis.asyncio import Redis
 
 from api.relay import hub as hub_module
+from api.relay.batch import Batch
 from api.relay.follow import Follower
 from api.relay.hub import Hub, Subject
 from common.eventlog.keys import events_key, head_key, live_channel
-from common.eventlog.log import EventLog
+from common.eventlog.log import EventLog, LogEvent
 from common.ids import EventId
 from common.model.events import Started, Token, decode_event, encode_event
 from common.store.database import Pool
@@ -251,3 +255,39 @@ async def test_stored_end_is_made_whole(hub: Hub, pool: Pool, log: EventLog, red
     started = decode_event(reader.events[0].data)
     assert isinstance(started, Started)
     assert [message.content for message in started.messages or ()] == _LARGE
+
+
+async def test_follow_hands_on_what_merely_continues(hub: Hub, pool: Pool, log: EventLog) -> None:
+    """Whatever is taken directly and whatever is not, over a new attempt, too: each event comes once and in order, and
+    the end comes from the follower.
+    """
+    player = await Player.begin(pool, log)
+    told, directly, ways = list[LogEvent](), list[str](), itertools.cycle([True, True, False])
+
+    def direct(batch: Batch) -> bool:
+        takes = next(ways)
+        if takes:
+            told.extend(batch.events)
+            directly.extend(str(event.id) for event in batch.events)
+        return takes
+
+    async def follow() -> None:
+        follower = Follower(hub, Subject(player.workspace_id, player.id), None, idle_s=15)
+        async for batches in follower.batches(direct):
+            for batch in batches:
+                told.extend(batch.events)
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: len(told) == 1)
+    for attempt in (1, 2):
+        for word in "abcdef":
+            await player.tell(word)
+            await asyncio.sleep(0)
+        if attempt == 1:
+            await player.start_again()
+    await eventually(lambda: len(told) == 14)
+    await player.end()
+    await asyncio.wait_for(following, 10)
+    assert [str(event.id) for event in told] == [f"{a}-{n}" for a in (1, 2) for n in range(1, 8)] + ["2-8"]
+    assert directly
+    assert not {"1-1", "2-1", "2-8"} & set(directly)
