@@ -113,6 +113,25 @@ async def test_expired_ticket_is_replaced(enter: Enter, someone: Client) -> None
     assert opened[1] != opened[2]
 
 
+async def test_too_many_open_documents_are_said_and_waited_for(enter: Enter, someone: Client) -> None:
+    """Nobody is told that they are offline; what is written meanwhile is sent as soon as another one was closed."""
+    document = await someone.document("A paper", "The middle.")
+    ada = await enter(document)
+    await ada.page.clock.install()
+
+    opened = await _come_back_to(ada, 4429)
+
+    await expect(status_of(ada)).to_contain_text("Too many documents are open: close one")
+    await text_of(ada).click()
+    await ada.page.keyboard.press("Control+End")
+    await ada.page.keyboard.type(" Said meanwhile.")
+    assert len(opened) == 2
+    await ada.page.clock.fast_forward(11_000)
+    await expect(status_of(ada)).to_have_text("Live")
+    await is_stored(someone, document, "The middle. Said meanwhile.")
+    assert len(opened) == 3
+
+
 async def test_what_was_typed_offline_is_sent_also_if_something_else_is_opened(enter: Enter, someone: Client) -> None:
     """Whoever would close the page is asked first, since it is what keeps the text."""
     document = await someone.document("A paper", "The middle.")

@@ -112,6 +112,8 @@ const SAID: Record<Link, string> = {
   connecting: "Connecting…",
   live: "Live",
   lost: "Offline. What you write is kept here, and sent once you are back.",
+  crowded:
+    "Too many documents are open: close one, here or in another tab. What you write is kept here, and sent once there is room.",
   deleted: "This document was deleted. What it said last is still here.",
   forbidden: "You have no access to this document.",
   refused: "The last change was not accepted. From here on nothing is saved: copy what you need.",

@@ -18,7 +18,7 @@ const CROWDED = 4429;
 const CROWDED_MS = 10_000;
 
 /** The last four are for good. */
-export type Link = "connecting" | "live" | "lost" | "deleted" | "forbidden" | "refused" | "full";
+export type Link = "connecting" | "live" | "lost" | "crowded" | "deleted" | "forbidden" | "refused" | "full";
 
 /** 1009 is said by whoever takes no message of such a size at all. */
 const ENDS: Record<number, Link> = { 1009: "full", 4403: "forbidden", 4404: "deleted", 4413: "full" };
@@ -32,7 +32,8 @@ export function connect(id: string): Connection {
   return known ?? new Connection(id);
 }
 
-const isLasting = (link: Link) => link === "connecting" || link === "live" || link === "lost";
+const LASTING: readonly Link[] = ["connecting", "live", "lost", "crowded"];
+const isLasting = (link: Link) => LASTING.includes(link);
 
 /** Whether y-websocket is to try again by itself: not where the same would be said again. */
 const shouldReconnect = ({ code }: CloseEvent) => !(code in ENDS || (code >= 4400 && code < 4500));
@@ -160,8 +161,13 @@ export class Connection {
   /** A ticket ends with its token: there may be another token by now. */
   private closed(code: number): void {
     if (code === EXPIRED) this.openIn(Math.min(100 * 2 ** this.expired++, 10_000));
-    else if (code === CROWDED) this.openIn(CROWDED_MS);
+    else if (code === CROWDED) this.waitForRoom();
     else this.end(ENDS[code] ?? "refused");
+  }
+
+  private waitForRoom(): void {
+    this.link.value = "crowded";
+    this.openIn(CROWDED_MS);
   }
 
   private end(how: Link): void {

@@ -27,7 +27,7 @@ export function enter(id: string, place: HTMLElement): Room {
   const text = connection.doc.getText("content");
   const { link, awareness, readOnly, hasText } = connection;
   const editor = edit(text, awareness, place, () => link.peek() === "live");
-  const isKept = computed(() => link.value === "live" || link.value === "lost");
+  const isKept = computed(() => ["live", "lost", "crowded"].includes(link.value));
   const unfollow = effect(() => editor.setWritable(hasText.value && isKept.value && !readOnly.value));
   const peers = signal<Peer[]>([]);
   const look = () => (peers.value = peersIn(awareness));
