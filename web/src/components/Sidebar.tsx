@@ -2,11 +2,11 @@ import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { address } from "../address";
 import { chooseWorkspace, leave, workspace, workspaces } from "../session";
-import { isDark, toggleTheme } from "../theme";
 import { mayLose } from "../unsent";
 import { IconButton } from "./Icon";
 import { Conversations, Documents } from "./Shelf";
 import { Switch } from "./Switch";
+import { ThemeButton } from "./ThemeButton";
 
 interface Props {
   drawer: Signal<boolean>;
@@ -40,11 +40,7 @@ export function Sidebar({ drawer, onShortcuts }: Props) {
           <button type="button" class="quiet" onClick={onShortcuts}>
             Shortcuts <kbd>?</kbd>
           </button>
-          <IconButton
-            icon={isDark() ? "sun" : "moon"}
-            label={isDark() ? "Light colours" : "Dark colours"}
-            onClick={toggleTheme}
-          />
+          <ThemeButton />
           <button type="button" class="quiet" onClick={leave}>
             Sign out
           </button>

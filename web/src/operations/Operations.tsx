@@ -1,13 +1,12 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { IconButton } from "../components/Icon";
 import { SignIn } from "../components/SignIn";
+import { ThemeButton } from "../components/ThemeButton";
 import { askForDevelopmentToken, leave, myName, signIn, token } from "../session";
-import { isDark, toggleTheme } from "../theme";
 import { FailedRuns } from "./FailedRuns";
 import { follow, isRefused, points, summary, trouble, use } from "./figures";
 import { type Line, Plot } from "./Plot";
-import { Table } from "./Table";
+import { TableSection } from "./Table";
 import type { Latency } from "./types";
 import { count, milliseconds, rate, seconds } from "./words";
 import { Workers } from "./Workers";
@@ -64,11 +63,7 @@ function Dashboard() {
         <a class="button quiet" href="/">
           Conversations
         </a>
-        <IconButton
-          icon={isDark() ? "sun" : "moon"}
-          label={isDark() ? "Light colours" : "Dark colours"}
-          onClick={toggleTheme}
-        />
+        <ThemeButton />
         <button type="button" class="quiet" onClick={leave}>
           Sign out
         </button>
@@ -157,65 +152,56 @@ function Plots() {
 
 function Queues() {
   return (
-    <section aria-labelledby="queues">
-      <h2 id="queues">Runs by priority</h2>
-      <Table
-        label="Runs by priority"
-        rows={summary.value?.queues ?? []}
-        keyOf={({ priority }) => priority}
-        nothing="…"
-        columns={[
-          { label: "Priority", of: ({ priority }) => priority },
-          { label: "Queued", of: ({ queued }) => count(queued), isNumber: true },
-          { label: "Due", of: ({ due }) => count(due), isNumber: true },
-          { label: "Held", of: ({ held }) => count(held), isNumber: true },
-          { label: "Oldest due for", of: (one) => (one.oldestDueS === null ? "–" : seconds(one.oldestDueS)), isNumber: true },
-          { label: "Running", of: ({ running }) => count(running), isNumber: true },
-          { label: "Waiting", of: ({ waiting }) => count(waiting), isNumber: true },
-        ]}
-      />
-    </section>
+    <TableSection
+      label="Runs by priority"
+      rows={summary.value?.queues ?? []}
+      keyOf={({ priority }) => priority}
+      nothing="…"
+      columns={[
+        { label: "Priority", of: ({ priority }) => priority },
+        { label: "Queued", of: ({ queued }) => count(queued), isNumber: true },
+        { label: "Due", of: ({ due }) => count(due), isNumber: true },
+        { label: "Held", of: ({ held }) => count(held), isNumber: true },
+        { label: "Oldest due for", of: (one) => (one.oldestDueS === null ? "–" : seconds(one.oldestDueS)), isNumber: true },
+        { label: "Running", of: ({ running }) => count(running), isNumber: true },
+        { label: "Waiting", of: ({ waiting }) => count(waiting), isNumber: true },
+      ]}
+    />
   );
 }
 
 function Ended() {
   return (
-    <section aria-labelledby="ended">
-      <h2 id="ended">Ended in the last hour</h2>
-      <Table
-        label="Ended in the last hour"
-        rows={summary.value?.ended ?? []}
-        keyOf={({ state, code }) => `${state} ${code}`}
-        nothing="No run has ended."
-        columns={[
-          { label: "State", of: ({ state }) => <span class={`badge is-${state}`}>{state}</span> },
-          { label: "Code", of: ({ code }) => code ?? "–" },
-          { label: "Runs", of: ({ runs }) => runs.toLocaleString("en"), isNumber: true },
-        ]}
-      />
-    </section>
+    <TableSection
+      label="Ended in the last hour"
+      rows={summary.value?.ended ?? []}
+      keyOf={({ state, code }) => `${state} ${code}`}
+      nothing="No run has ended."
+      columns={[
+        { label: "State", of: ({ state }) => <span class={`badge is-${state}`}>{state}</span> },
+        { label: "Code", of: ({ code }) => code ?? "–" },
+        { label: "Runs", of: ({ runs }) => runs.toLocaleString("en"), isNumber: true },
+      ]}
+    />
   );
 }
 
 function Workspaces() {
   return (
-    <section aria-labelledby="workspaces">
-      <h2 id="workspaces">Workspaces by use</h2>
-      <Table
-        label="Workspaces by use"
-        rows={use.value ?? []}
-        keyOf={({ workspaceId }) => workspaceId}
-        nothing={use.value ? "Nothing was used this month." : "…"}
-        columns={[
-          { label: "Workspace", of: ({ workspaceId }) => <code>{workspaceId}</code> },
-          { label: "Runs today", of: (one) => count(one.runsToday), isNumber: true },
-          { label: "Input tokens today", of: (one) => count(one.inputTokensToday), isNumber: true },
-          { label: "Output tokens today", of: (one) => count(one.outputTokensToday), isNumber: true },
-          { label: "Runs this month", of: (one) => count(one.runsThisMonth), isNumber: true },
-          { label: "Input tokens this month", of: (one) => count(one.inputTokensThisMonth), isNumber: true },
-          { label: "Output tokens this month", of: (one) => count(one.outputTokensThisMonth), isNumber: true },
-        ]}
-      />
-    </section>
+    <TableSection
+      label="Workspaces by use"
+      rows={use.value ?? []}
+      keyOf={({ workspaceId }) => workspaceId}
+      nothing={use.value ? "Nothing was used this month." : "…"}
+      columns={[
+        { label: "Workspace", of: ({ workspaceId }) => <code>{workspaceId}</code> },
+        { label: "Runs today", of: (one) => count(one.runsToday), isNumber: true },
+        { label: "Input tokens today", of: (one) => count(one.inputTokensToday), isNumber: true },
+        { label: "Output tokens today", of: (one) => count(one.outputTokensToday), isNumber: true },
+        { label: "Runs this month", of: (one) => count(one.runsThisMonth), isNumber: true },
+        { label: "Input tokens this month", of: (one) => count(one.inputTokensThisMonth), isNumber: true },
+        { label: "Output tokens this month", of: (one) => count(one.outputTokensThisMonth), isNumber: true },
+      ]}
+    />
   );
 }

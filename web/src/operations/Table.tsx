@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import { useId } from "preact/hooks";
 
 export interface Column<T> {
   label: string;
@@ -12,6 +13,17 @@ interface Props<T> {
   rows: T[];
   keyOf: (row: T) => string;
   nothing: string;
+}
+
+/** A part of the page that is a table; `label` is its heading as well. */
+export function TableSection<T>(props: Props<T>) {
+  const id = useId();
+  return (
+    <section aria-labelledby={id}>
+      <h2 id={id}>{props.label}</h2>
+      <Table {...props} />
+    </section>
+  );
 }
 
 /** On a phone each row is a card. It keeps the roles of a table, which a change of display takes from it. */
