@@ -390,6 +390,8 @@ async def test_what_sees_across_workspaces_may_read_no_content(owner: Any) -> No
         ("runs", "lease_owner"),
         ("runs", "error_code"),
         ("requeues", "requeued_by"),
+        ("workspace_limits", "name"),
+        ("default_limits", "name"),
     }
     assert {row["table"] for row in columns if row["changes"]} == {"runs", "availability", "use_closed"}
     deletable = await owner.fetch(
