@@ -1,7 +1,7 @@
 """What a process answers to Prometheus: all that it has counted, and what is read from its own objects."""
 
 import asyncio
-import time
+from functools import partial
 from typing import ClassVar
 
 import structlog
@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, Proce
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from common.observability.metrics import PROCESS
+from common.recent import Recent
 from common.store.database import DATABASE_DOWN, Pool, pool_use
-from common.store.run_schedule import measure_queue
+from common.store.run_schedule import QueueDepth, measure_queue
 
 _QUEUE_GOOD_FOR_S = 5.0
 _QUEUE_WAIT_S = 2.0
@@ -27,9 +28,7 @@ class Scrape:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._pools: dict[str, Pool] = {}
-        self._queue_pool: Pool | None = None
-        self._queue_read_at = float("-inf")
-        self._reading_queue = asyncio.Lock()
+        self._queue: Recent[list[QueueDepth]] | None = None
         self._pool_connections = self.gauge("throughline_pool_connections", "Connections to Postgres", "pool", "state")
         self._pool_limit = self.gauge("throughline_pool_limit", "Connections to Postgres at most", "pool")
         self._pool_waiting = self.gauge("throughline_pool_waiting", "Who waits for a connection to Postgres", "pool")
@@ -48,8 +47,8 @@ class Scrape:
 
     def watch(self, queue: Pool, **pools: Pool) -> None:
         """Shows these pools from now on, and the queue as it is read over `queue`."""
-        self._queue_pool, self._pools = queue, pools
-        self._queue_read_at = float("-inf")
+        self._pools = pools
+        self._queue = Recent(partial(_read_queue, queue), _QUEUE_GOOD_FOR_S)
 
     def gauge(self, name: str, what: str, *labels: str) -> Gauge:
         """A figure that goes up and down; `set_function` says from what it is read."""
@@ -63,21 +62,13 @@ class Scrape:
             self._pool_connections.labels(name, "idle").set(use.idle)
             self._pool_limit.labels(name).set(use.limit)
             self._pool_waiting.labels(name).set(use.waiting)
-        async with self._reading_queue:  # who asks meanwhile shares the answer
-            if self._queue_pool is not None and time.monotonic() - self._queue_read_at > _QUEUE_GOOD_FOR_S:
-                await self._read_queue(self._queue_pool)
-                self._queue_read_at = time.monotonic()
+        if self._queue is not None:
+            self._show_queue(await self._queue.get())
         return generate_latest(PROCESS) + generate_latest(self.registry)
 
-    async def _read_queue(self, pool: Pool) -> None:
+    def _show_queue(self, depths: list[QueueDepth]) -> None:
         self._queue_runs.clear()
         self._queue_oldest.clear()
-        try:
-            async with asyncio.timeout(_QUEUE_WAIT_S):
-                depths = await measure_queue(pool)
-        except DATABASE_DOWN as error:
-            _log.warning("queue_not_measured", error=type(error).__name__)
-            return
         for depth in depths:
             for state, runs in (
                 ("due", depth.due),
@@ -88,3 +79,13 @@ class Scrape:
             ):
                 self._queue_runs.labels(depth.priority, state).set(runs)
             self._queue_oldest.labels(depth.priority).set(depth.oldest_due_s or 0)
+
+
+async def _read_queue(pool: Pool) -> list[QueueDepth]:
+    """Nothing where Postgres does not answer, which is kept as an answer would be: it is not asked the more for it."""
+    try:
+        async with asyncio.timeout(_QUEUE_WAIT_S):
+            return await measure_queue(pool)
+    except DATABASE_DOWN as error:
+        _log.warning("queue_not_measured", error=type(error).__name__)
+        return []

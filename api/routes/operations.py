@@ -13,12 +13,12 @@ from msgspec import Meta
 from api.auth import authenticate_operator
 from api.commands.requeue import requeue
 from api.pagination import DEFAULT_LIMIT, CursorText, Limit, ListCursor
-from api.recent import Recent
 from api.routes.injection import Process, Superuser
 from api.routes.refusals import refusals
 from common.model.answers import Page
 from common.model.operations import FailedRun, OperationsSummary, PastMinute, Requeue, WorkspaceUse
 from common.model.run_state import RunErrorCode
+from common.recent import Recent
 from common.store.database import Pool
 from common.store.operations import select_failed_runs, select_minutes, select_summary, select_use
 

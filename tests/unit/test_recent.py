@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.recent import Recent
+from common.recent import Recent
 
 
 async def test_many_operators_read_once() -> None:
