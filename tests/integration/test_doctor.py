@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -76,14 +76,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "DEFAULT_PROVIDER": "echo",
         "SWEEP_S": "0.01",
     }
-
-
-@pytest.fixture
-async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that may change everything."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 def _of(findings: list[Finding], check: str) -> Finding:

@@ -1,7 +1,6 @@
 """What operators are told: the numbers are those of the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,14 +33,6 @@ _WORKER = WorkerNow("one", "1.0", datetime.now(UTC), 2, 8, False, tuple(Priority
 async def operator(api: LiveApi) -> httpx.AsyncClient:
     """A superuser."""
     return await api.client(make_token(api.settings.jwt_secret, user="olga", is_superuser=True))
-
-
-@pytest.fixture
-async def owner(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """The database's owner."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 async def _past_runs(

@@ -3,6 +3,7 @@
 from tests.teeth.breakage import Breakage, Change
 
 _ROOMS = "tests/integration/test_collaboration.py"
+_ACCESS = "tests/integration/test_collaboration_access.py"
 _ROOM_ALONE = "tests/unit/test_room.py"
 _LIVE = "tests/unit/test_document_live.py"
 _SCAN = "tests/unit/test_document_scan.py"
@@ -108,7 +109,7 @@ DOCUMENT_BREAKAGES = (
                 "",
             ),
         ),
-        (_ROOMS,),
+        (_ACCESS,),
     ),
     Breakage(
         "document-workspace",
@@ -121,7 +122,7 @@ DOCUMENT_BREAKAGES = (
                 "        elif not workspace_id:\n",
             ),
         ),
-        (_ROOMS,),
+        (_ACCESS,),
     ),
     Breakage(
         "presence-owner",

@@ -2,7 +2,8 @@
 
 from tests.teeth.breakage import Breakage, Change
 
-_TESTS = "tests/integration/test_housekeeping.py"
+_DELETED = "tests/integration/test_housekeeping_deleted.py"
+_RUNS = "tests/integration/test_housekeeping_runs.py"
 
 HOUSEKEEPING_BREAKAGES = (
     Breakage(
@@ -16,7 +17,7 @@ HOUSEKEEPING_BREAKAGES = (
                 "where r.workspace_id = c.workspace_id and r.conversation_id = c.id and false)",
             ),
         ),
-        (f"{_TESTS}::test_deleted_conversation_waits_for_its_run",),
+        (f"{_DELETED}::test_deleted_conversation_waits_for_its_run",),
     ),
     Breakage(
         "details-once",
@@ -33,6 +34,6 @@ HOUSEKEEPING_BREAKAGES = (
                 "        old.instructions := new.instructions;\n",
             ),
         ),
-        (f"{_TESTS}::test_run_that_has_ended_is_immutable_but_for_its_removal",),
+        (f"{_RUNS}::test_run_that_has_ended_is_immutable_but_for_its_removal",),
     ),
 )
