@@ -15,6 +15,7 @@ from bench.processes import pin, usable_cpus
 from bench.rows import Found, Row, Say, at_least, at_most
 from bench.servers import Server, baseline, throughline
 from bench.spec import Spec
+from bench.turns import Rounds, by_turns
 
 _SATURATED = 0.9
 
@@ -47,16 +48,6 @@ async def run_streams(sizes: Sizes, say: Say) -> Found:
         return Found(rows, bench.faults)
 
 
-class _Pair(NamedTuple):
-    """The rounds of one measurement."""
-
-    ours: list[Measured]
-    theirs: list[Measured]
-
-    def medians(self, figure: Callable[[Measured], float]) -> tuple[float, float]:
-        return median(map(figure, self.ours)), median(map(figure, self.theirs))
-
-
 class _Bench:
     def __init__(self, sizes: Sizes, say: Say, model: FakeModel, ours: Server, theirs: Server) -> None:
         self._sizes = sizes
@@ -74,7 +65,7 @@ class _Bench:
 
     async def idle(self) -> list[Row]:
         """From a POST to its first event, one run at a time."""
-        pair = await self._rounds(
+        rounds = await self._rounds(
             "POST, one run at a time",
             lambda server: Spec(
                 target=server.target,
@@ -83,8 +74,8 @@ class _Bench:
                 one_by_one=True,
             ),
         )
-        p50, base50 = pair.medians(lambda m: m.load.first_event.p50)
-        p99, base99 = pair.medians(lambda m: m.load.first_event.p99)
+        p50, base50 = rounds.medians(lambda m: m.load.first_event.p50)
+        p99, base99 = rounds.medians(lambda m: m.load.first_event.p99)
         name = "POST to first SSE event, idle"
         return [at_most(f"{name}, p50", p50, "ms", 5, base50), at_most(f"{name}, p99", p99, "ms", 15, base99)]
 
@@ -92,22 +83,22 @@ class _Bench:
         """From the model's send of a token to its arrival at the client, and what it costs."""
         rows = []
         for runs in self._sizes.concurrencies:
-            pair = await self._rounds(
+            rounds = await self._rounds(
                 f"{runs} runs at 20 tokens/s", partial(self._load, runs=runs, rate=20, stagger_s=2 if runs > 1 else 0)
             )
-            p50, base50 = pair.medians(lambda m: m.load.latency.p50)
-            p99, base99 = pair.medians(lambda m: m.load.latency.p99)
+            p50, base50 = rounds.medians(lambda m: m.load.latency.p50)
+            p99, base99 = rounds.medians(lambda m: m.load.latency.p99)
             name = f"token, model to client, {runs} runs x 20/s"
             rows += [at_most(f"{name}, p50", p50, "ms", 1.5, base50), at_most(f"{name}, p99", p99, "ms", 5, base99)]
-        return [*rows, _per_cpu_second(f"{runs} runs x 20/s", pair)]
+        return [*rows, _per_cpu_second(f"{runs} runs x 20/s", rounds)]
 
     async def cost(self) -> list[Row]:
         """CPU of everything that serves, stores included, beside that of a process which stores nothing."""
         runs = 100
         name = f"{runs} runs x 20/s"
-        pair = await self._rounds(name, partial(self._load, runs=runs, rate=20, stagger_s=2))
-        ours = median(1_000 / m.tokens_per_cpu_s("worker", "api", "valkey", "postgres") for m in pair.ours)
-        theirs = median(1_000 / m.tokens_per_cpu_s("baseline") for m in pair.theirs)
+        rounds = await self._rounds(name, partial(self._load, runs=runs, rate=20, stagger_s=2))
+        ours = median(1_000 / m.tokens_per_cpu_s("worker", "api", "valkey", "postgres") for m in rounds.ours)
+        theirs = median(1_000 / m.tokens_per_cpu_s("baseline") for m in rounds.theirs)
         name = f"CPU per 1,000 tokens of all processes and stores, {name}"
         return [at_most(name, ours, "s", theirs / 4, theirs)]
 
@@ -122,18 +113,18 @@ class _Bench:
         for server in (self._ours, self._theirs):
             for process in server.processes.values():
                 pin(process, [server_cpu])
-        pair = await self._rounds(
+        rounds = await self._rounds(
             f"{runs} runs at 25 tokens/s, servers on one CPU",
             partial(self._load, runs=runs, rate=25, stagger_s=self._sizes.crowd_stagger_s),
             other_cpus,
         )
-        rate, base_rate = pair.medians(lambda m: m.load.tokens / m.load.seconds)
-        first, base_first = pair.medians(lambda m: m.load.first_token.p50 - 1_000 / 25)
+        rate, base_rate = rounds.medians(lambda m: m.load.tokens / m.load.seconds)
+        first, base_first = rounds.medians(lambda m: m.load.first_token.p50 - 1_000 / 25)
         name = f"{runs} runs x 25/s, servers on one CPU"
         return [
             at_least(f"{name}, delivered", rate, "tokens/s", runs * 25 * 0.992, base_rate),
             at_most(f"{name}, first token over the model's, p50", first, "ms", 50, base_first),
-            _per_cpu_second(name, pair),
+            _per_cpu_second(name, rounds),
         ]
 
     def _load(self, server: Server, runs: int, rate: int, stagger_s: float) -> Spec:
@@ -142,14 +133,15 @@ class _Bench:
         tokens = int((stagger_s + spec.window_s + 2) * rate)
         return msgspec.structs.replace(spec, model=model_name(tokens, rate))
 
-    async def _rounds(self, name: str, spec_of: Callable[[Server], Spec], cpus: list[int] | None = None) -> _Pair:
-        pair = _Pair([], [])
-        for number in range(1, self._sizes.rounds + 1):
-            for server, found in ((self._ours, pair.ours), (self._theirs, pair.theirs)):
-                measured = await self._measure(server, spec_of(server), cpus)
-                found.append(measured)
-                self._say(f"{name}, round {number}, {server.target.name}: {_summary(measured)}")
-        return pair
+    async def _rounds(
+        self, name: str, spec_of: Callable[[Server], Spec], cpus: list[int] | None = None
+    ) -> Rounds[Measured]:
+        async def measure_one(number: int, server: Server) -> Measured:
+            measured = await self._measure(server, spec_of(server), cpus)
+            self._say(f"{name}, round {number}, {server.target.name}: {_summary(measured)}")
+            return measured
+
+        return await by_turns(self._sizes.rounds, self._ours, self._theirs, measure_one)
 
     async def _measure(self, server: Server, spec: Spec, cpus: list[int] | None = None) -> Measured:
         measured = await measure(server, self._model, spec, cpus)
@@ -177,9 +169,9 @@ def _summary(measured: Measured) -> str:
     )
 
 
-def _per_cpu_second(name: str, pair: _Pair) -> Row:
-    ours = median(m.tokens_per_cpu_s("worker", "api", "valkey") for m in pair.ours)
-    theirs = median(m.tokens_per_cpu_s("baseline") for m in pair.theirs)
+def _per_cpu_second(name: str, rounds: Rounds[Measured]) -> Row:
+    ours = median(m.tokens_per_cpu_s("worker", "api", "valkey") for m in rounds.ours)
+    theirs = median(m.tokens_per_cpu_s("baseline") for m in rounds.theirs)
     return at_least(f"tokens per CPU second of worker, API and Redis, {name}", ours, "tokens/s", 20_000, theirs)
 
 

@@ -21,7 +21,7 @@ from common.devserver.mint_token import DEVELOPMENT_WORKSPACE, mint_token
 from common.devserver.readiness import free_port, until_ready
 from common.ids import new_id
 from tests.support.processes import api_process, environment, worker_process
-from tests.support.servers import running_servers
+from tests.support.servers import Servers, running_servers
 
 _ROOT = Path(__file__).parents[1]
 _START_S = 30
@@ -49,14 +49,8 @@ async def throughline(model_url: str, workers: int = 1, **more: Any) -> AsyncIte
     `more` are settings. The second worker is called `worker 2`.
     """
     async with running_servers(durable=True) as stores:
-        database_url = await stores.create_database()
-        settings = Settings(
-            database_url=database_url,
-            migration_database_url=database_url,
-            redis_url=stores.redis_url,
-            queue_redis_url=stores.redis_url,
-            jwt_secret=secrets.token_hex(32),
-            log_level="warning",
+        settings = await settings_on(
+            stores,
             worker_max_runs=1_000,
             anthropic_base_url=model_url,
             anthropic_api_key="none is needed",
@@ -88,6 +82,20 @@ async def throughline(model_url: str, workers: int = 1, **more: Any) -> AsyncIte
                 stores.redis_url,
                 env,
             )
+
+
+async def settings_on(stores: Servers, **more: Any) -> Settings:
+    """Those of a system with a new database; `more` are settings, too."""
+    database_url = await stores.create_database()
+    return Settings(
+        database_url=database_url,
+        migration_database_url=database_url,
+        redis_url=stores.redis_url,
+        queue_redis_url=stores.redis_url,
+        jwt_secret=secrets.token_hex(32),
+        log_level="warning",
+        **more,
+    )
 
 
 @asynccontextmanager

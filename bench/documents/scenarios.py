@@ -18,6 +18,7 @@ from bench.documents.typist import text_of, written_by
 from bench.measure import run_load
 from bench.rows import Found, Row, Say, at_least, at_most, beside
 from bench.servers import Server
+from bench.turns import Rounds, by_turns
 
 _LOAD = "bench.documents.load"
 _SEED = 11
@@ -69,16 +70,6 @@ class _Typed(NamedTuple):
 
     def per_cpu_s(self, *names: str) -> float:
         return self.result.delivered / sum(self.cpu_s[name] for name in names)
-
-
-class _Rounds(NamedTuple):
-    """The rounds of one measurement."""
-
-    ours: list[_Typed]
-    theirs: list[_Typed]
-
-    def medians(self, figure: Callable[[_Typed], float]) -> tuple[float, float]:
-        return median(map(figure, self.ours)), median(map(figure, self.theirs))
 
 
 class _Opened(NamedTuple):
@@ -203,19 +194,19 @@ class _Bench:
         return self._pair.server, self._pair.site
 
     @staticmethod
-    def _latency(name: str, rounds: _Rounds) -> list[Row]:
+    def _latency(name: str, rounds: Rounds[_Typed]) -> list[Row]:
         p50, base50 = rounds.medians(lambda t: t.result.latency.p50)
         p99, base99 = rounds.medians(lambda t: t.result.latency.p99)
         return [at_most(f"{name}, p50", p50, "ms", 5, base50), at_most(f"{name}, p99", p99, "ms", 20, base99)]
 
-    async def _rounds(self, name: str, spec_of: Callable[..., Typing]) -> _Rounds:
-        rounds = _Rounds([], [])
-        for number in range(1, self._sizes.rounds + 1):
-            for (server, site), found in ((self._ours, rounds.ours), (self._theirs, rounds.theirs)):
-                typed = await self._type(server, spec_of(site=site, path=""))
-                found.append(typed)
-                self._say(f"{name}, round {number}, {site.name}: {_summary(typed)}")
-        return rounds
+    async def _rounds(self, name: str, spec_of: Callable[..., Typing]) -> Rounds[_Typed]:
+        async def type_one(number: int, whose: tuple[Server, Site]) -> _Typed:
+            server, site = whose
+            typed = await self._type(server, spec_of(site=site, path=""))
+            self._say(f"{name}, round {number}, {site.name}: {_summary(typed)}")
+            return typed
+
+        return await by_turns(self._sizes.rounds, self._ours, self._theirs, type_one)
 
     async def _type(self, server: Server, spec: Typing) -> _Typed:
         """In a document that nobody has had open before."""

@@ -1,6 +1,5 @@
 """What is measured: two APIs with their stores, and the relay, as real processes."""
 
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -9,8 +8,7 @@ from uuid import UUID
 import psutil
 
 from bench.documents.spec import Site
-from bench.servers import Server, store_processes, target_of, under_uvicorn
-from common.config import Settings
+from bench.servers import Server, settings_on, store_processes, target_of, under_uvicorn
 from common.devserver.mint_token import DEVELOPMENT_WORKSPACE
 from common.documents.editing import create_document, read_text
 from common.documents.kinds import MARKDOWN
@@ -81,15 +79,7 @@ class Pair(NamedTuple):
 async def two_apis() -> AsyncIterator[Pair]:
     """As `make run` would start them, with stores that fsync what they commit; no worker, since nothing runs."""
     async with running_servers(durable=True) as stores:
-        url = await stores.create_database()
-        settings = Settings(
-            database_url=url,
-            migration_database_url=url,
-            redis_url=stores.redis_url,
-            queue_redis_url=stores.redis_url,
-            jwt_secret=secrets.token_hex(32),
-            log_level="warning",
-        )
+        settings = await settings_on(stores)
         env = environment(settings)
         pool = await open_pool(settings)
         try:

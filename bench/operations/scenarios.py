@@ -2,7 +2,6 @@
 
 from contextlib import AsyncExitStack
 from functools import partial
-from statistics import median
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ from bench.operations.starting import start_s
 from bench.rows import Found, Row, Say, at_least, at_most, beside
 from bench.servers import Server, baseline, throughline
 from bench.spec import Spec
+from bench.turns import by_turns
 from tests.support.fake_model_server import FakeModelServer
 from tests.support.processes import api_process, worker_process
 
@@ -111,29 +111,28 @@ class _Bench:
 
     async def turnover(self) -> list[Row]:
         """Runs that are over at once: what beginning and ending one costs, all that it commits included."""
-        rates: dict[str, list[float]] = {"throughline": [], "baseline": []}
-        for number in range(1, self._sizes.rounds + 1):
-            for server in (self._ours, self._theirs):
-                request = Turnover(
-                    target=server.target,
-                    model=_SHORT,
-                    at_once=self._sizes.at_once,
-                    conversations=self._sizes.at_once * _CONVERSATIONS_PER_CLIENT,
-                    window_s=self._sizes.window_s,
-                )
-                watched = {**server.processes, "model": self._model.process}
-                output, cpu = await run_load(_LOAD, msgspec.json.encode(request) + b"\n", server.check, watched)
-                result = msgspec.json.decode(output, type=TurnoverResult)
-                rates[server.target.name].append(result.ended / result.seconds)
-                self._count_faults(server, result.gaps, result.failures)
-                shares = " ".join(f"{name} {seconds:.2f}" for name, seconds in cpu.items())
-                self._say(
-                    f"short runs, round {number}, {server.target.name}: {result.ended / result.seconds:.0f}/s, "
-                    f"{result.took.p50:.0f}/{result.took.p99:.0f} ms each; CPU s: {shares}"
-                )
-        name = f"runs of 20 tokens completed, {self._sizes.at_once} at once"
-        base = median(rates["baseline"])
-        return [at_least(name, median(rates["throughline"]), "runs/s", base, base)]
+        rounds = await by_turns(self._sizes.rounds, self._ours, self._theirs, self._turn_over)
+        rate, base = rounds.medians(lambda result: result.ended / result.seconds)
+        return [at_least(f"runs of 20 tokens completed, {self._sizes.at_once} at once", rate, "runs/s", base, base)]
+
+    async def _turn_over(self, number: int, server: Server) -> TurnoverResult:
+        request = Turnover(
+            target=server.target,
+            model=_SHORT,
+            at_once=self._sizes.at_once,
+            conversations=self._sizes.at_once * _CONVERSATIONS_PER_CLIENT,
+            window_s=self._sizes.window_s,
+        )
+        watched = {**server.processes, "model": self._model.process}
+        output, cpu = await run_load(_LOAD, msgspec.json.encode(request) + b"\n", server.check, watched)
+        result = msgspec.json.decode(output, type=TurnoverResult)
+        self._count_faults(server, result.gaps, result.failures)
+        shares = " ".join(f"{name} {seconds:.2f}" for name, seconds in cpu.items())
+        self._say(
+            f"short runs, round {number}, {server.target.name}: {result.ended / result.seconds:.0f}/s, "
+            f"{result.took.p50:.0f}/{result.took.p99:.0f} ms each; CPU s: {shares}"
+        )
+        return result
 
     async def resumes(self) -> list[Row]:
         """A client comes back to a run of 2,000 tokens after its first event."""
