@@ -22,6 +22,7 @@ from common.errors import ErrorCode, ThroughlineError
 MAX_TOKEN_BYTES = 8192
 
 _LEEWAY_S = 10
+_MOST_REMEMBERED = 1_000
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _SUBJECT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
@@ -60,6 +61,16 @@ class Claims(NamedTuple):
     is_superuser: bool
 
 
+class _Verified(NamedTuple):
+    """A token that was good: what made it so, and until when (Unix seconds)."""
+
+    algorithm: str
+    kid: Any
+    key: Any
+    until: float
+    claims: Claims
+
+
 class _Membership(msgspec.Struct):
     workspace_id: UUID
     role: str
@@ -81,9 +92,18 @@ class TokenVerifier:
         self._keys = keys
         if keys is None and settings.jwt_jwks_url:
             self._keys = JwkSet(fetch_from(settings.jwt_jwks_url), settings.jwt_jwks_ttl_s)
+        self._verified: dict[str, _Verified] = {}
 
     async def verify(self, token: str) -> Claims:
-        """The claims of a token that holds now. Raises `unauthorized`, or `unavailable` without the issuer's keys."""
+        """The claims of a token that holds now. Raises `unauthorized`, or `unavailable` without the issuer's keys.
+
+        One that comes again is not computed again, but its key and its end are looked at each time.
+        """
+        known = self._verified.get(token)
+        if known is not None:
+            if await self._key_for(known.algorithm, known.kid) is known.key and known.until > time.time():
+                return known.claims
+            self._verified.pop(token, None)
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused("it is longer than 8 KB")
         # Whatever a token makes the parser raise, the token is at fault: RecursionError, OverflowError, TypeError, …
@@ -95,13 +115,17 @@ class TokenVerifier:
         key = await self._key_for(algorithm, header.get("kid"))
         try:
             payload = self._decode(token, key, str(algorithm))
-            return self._read(payload)
+            claims = self._read(payload)
         except ThroughlineError:
             raise
         except jwt.PyJWTError as error:
             raise _refused(str(error)) from None
         except Exception:
             raise _refused("it is malformed") from None
+        if len(self._verified) >= _MOST_REMEMBERED:
+            self._verified.clear()
+        self._verified[token] = _Verified(str(algorithm), header.get("kid"), key, claims.expires_at.timestamp(), claims)
+        return claims
 
     async def _key_for(self, algorithm: Any, kid: Any) -> Any:
         if algorithm == "HS256" and self._settings.jwt_secret:

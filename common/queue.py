@@ -15,6 +15,7 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 
 from common.failpoints import failpoint
 from common.ids import new_id
@@ -26,6 +27,14 @@ QUEUES: Final = {
     Priority.BACKGROUND: "throughline:queue:background",
 }
 JOB = "start_run"
+
+_RING = """#!lua
+-- KEYS: job, queue, wake list; ARGV: the job, its id, now and how long it lives (milliseconds), the list's length
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[2])
+redis.call('RPUSH', KEYS[3], ARGV[2])
+redis.call('LTRIM', KEYS[3], -tonumber(ARGV[5]), -1)
+"""
 
 _BELL_TTL_MS = 3_600_000
 _WAKE_LENGTH = 10_000
@@ -54,6 +63,7 @@ class Bell:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._ring: AsyncScript = redis.register_script(_RING)
 
     async def ring(self, run_id: UUID, priority: Priority) -> None:
         """Wakes one free worker that serves this priority. Never raises for a Redis that is down, nor waits long for
@@ -65,12 +75,10 @@ class Bell:
         job = serialize_job(JOB, (str(run_id),), {}, None, now, serializer=serialize)
         try:
             await failpoint("bell.before")
-            async with asyncio.timeout(_PATIENCE_S), self._redis.pipeline(transaction=True) as pipe:
-                pipe.set(job_key_prefix + job_id, job, px=_BELL_TTL_MS)
-                pipe.zadd(queue, {job_id: now})
-                pipe.rpush(wake_of(queue), job_id)
-                pipe.ltrim(wake_of(queue), -_WAKE_LENGTH, -1)
-                await pipe.execute()
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._ring(
+                    [job_key_prefix + job_id, queue, wake_of(queue)], [job, job_id, now, _BELL_TTL_MS, _WAKE_LENGTH]
+                )
             await failpoint("bell.after")
         except REDIS_DOWN as error:
             _log.warning("bell_not_rung", run_id=str(run_id), error=type(error).__name__)

@@ -60,11 +60,16 @@ class Aftermath:
             _log.warning("signal_not_sent", error=type(error).__name__)
 
     async def _tell(self, resources: Resources) -> None:
-        """All three at once: the queue may have a Redis of its own, and neither waits for the other's."""
-        failures = await asyncio.gather(
-            self._ring(resources), self._signal(resources), self._tell_ends(resources), return_exceptions=True
-        )
-        for failure in failures:
+        """All at once: the queue may have a Redis of its own, and nobody waits for another's."""
+        parts = [
+            part(resources)
+            for part, told in ((self._ring, self.due), (self._signal, self.cancelled), (self._tell_ends, self.ended))
+            if told
+        ]
+        if len(parts) == 1:
+            await parts[0]
+            return
+        for failure in await asyncio.gather(*parts, return_exceptions=True):
             if failure is not None:
                 raise failure
 

@@ -19,7 +19,7 @@ from common.model.requests import NewConversation
 from common.model.responses import ConversationReference, NewResponse, parse_id
 from common.store.conversations import insert_conversation, lock_conversation, update_last_turn
 from common.store.database import Connection, workspace_transaction
-from common.store.messages import NewMessageRow, insert_message, insert_messages
+from common.store.messages import NewMessageRow, insert_messages, insert_opening_message
 from common.store.runs import select_is_newest, select_run
 
 
@@ -63,7 +63,7 @@ async def _begin(
     conversation = await _conversation(connection, principal, new, said)
     choice = _adjust(await choose(connection, resources.settings, conversation, wish), new)
     state = await make_room(connection, conversation.id, "reject", aftermath)
-    trigger, turn = await _append(connection, principal, conversation.id, said, wish)
+    turn, trigger = await _append(connection, principal, conversation.id, said, wish)
     priority = chosen_priority(new)
     return await begin_run(resources, connection, principal, trigger, turn, choice, state, priority, aftermath)
 
@@ -108,14 +108,12 @@ def _adjust(choice: Choice, new: NewResponse) -> Choice:
 
 async def _append(
     connection: Connection, principal: Principal, conversation_id: UUID, said: list[Said], wish: Wish
-) -> tuple[Message, int]:
+) -> tuple[int, Message]:
     """The last message and its turn; each message opens a turn of its own."""
-    last_turn = await update_last_turn(connection, conversation_id, len(said))
     rows = [
         NewMessageRow(
             id=new_id(),
             conversation_id=conversation_id,
-            turn=turn,
             role=role,
             content=text,
             agent_id=None,
@@ -123,8 +121,13 @@ async def _append(
             model=None,
             created_by=principal.user,
         )
-        for turn, (role, text) in enumerate(said, last_turn - len(said) + 1)
+        for role, text in said
     ]
-    await insert_messages(connection, rows[:-1])
+    earlier = rows[:-1]
+    if earlier:
+        last_turn = await update_last_turn(connection, conversation_id, len(earlier))
+        await insert_messages(
+            connection, list(zip(earlier, range(last_turn - len(earlier) + 1, last_turn + 1), strict=True))
+        )
     trigger = rows[-1]._replace(agent_id=wish.agent_id, provider=wish.provider, model=wish.model)
-    return await insert_message(connection, trigger), last_turn
+    return await insert_opening_message(connection, trigger)

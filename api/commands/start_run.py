@@ -14,9 +14,9 @@ from common.ids import new_id
 from common.model.messages import Conversation, Message
 from common.model.requests import NewMessage
 from common.model.run_state import Priority
-from common.store.conversations import lock_conversation, update_last_turn
+from common.store.conversations import lock_conversation
 from common.store.database import Connection, workspace_transaction
-from common.store.messages import NewMessageRow, insert_message
+from common.store.messages import NewMessageRow, insert_opening_message
 
 
 async def start_run(
@@ -62,11 +62,11 @@ async def open_turn(
     message_id = message_id or new_id()
     if not new.run:
         await check_wish(connection, wish)
-        message, _ = await _append(connection, principal, conversation.id, new, message_id)
+        _, message = await _append(connection, principal, conversation.id, new, message_id)
         return accept(message, None)
     choice = await choose(connection, resources.settings, conversation, wish)
     state = await make_room(connection, conversation.id, new.if_busy, aftermath)
-    message, turn = await _append(connection, principal, conversation.id, new, message_id)
+    turn, message = await _append(connection, principal, conversation.id, new, message_id)
     priority = new.priority or Priority.INTERACTIVE
     run = await begin_run(resources, connection, principal, message, turn, choice, state, priority, aftermath)
     return accept(message, run)
@@ -74,14 +74,12 @@ async def open_turn(
 
 async def _append(
     connection: Connection, principal: Principal, conversation_id: UUID, new: NewMessage, message_id: UUID
-) -> tuple[Message, int]:
-    turn = await update_last_turn(connection, conversation_id)
-    message = await insert_message(
+) -> tuple[int, Message]:
+    return await insert_opening_message(
         connection,
         NewMessageRow(
             id=message_id,
             conversation_id=conversation_id,
-            turn=turn,
             role=new.role,
             content=new.content,
             agent_id=new.agent_id,
@@ -90,4 +88,3 @@ async def _append(
             created_by=principal.user,
         ),
     )
-    return message, turn

@@ -19,11 +19,12 @@ def _resources(state: State) -> Any:
     return state.resources
 
 
-def _principal(request: Request[Principal, Any, State]) -> Any:
+# Asked for one after the other, for nothing else: Litestar opens a task group for those that could wait side by side.
+def _principal(request: Request[Principal, Any, State], resources: Process) -> Any:
     return request.user
 
 
-def _operator(request: Request[Operator, Any, State]) -> Any:
+def _operator(request: Request[Operator, Any, State], resources: Process) -> Any:
     return request.user
 
 

@@ -1,5 +1,6 @@
 """The catalogue: what workers offer. They write it at start; the API reads it and never imports a tool or an SDK."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -63,12 +64,12 @@ async def select_offers(connection: "Pool | Connection") -> Offers:
     """What the newest workers offer together: those seen within a minute of the last one."""
     rows = await connection.fetch(
         """
-        select offers from catalogue
+        select offers::text from catalogue
         where seen_at > (select max(seen_at) from catalogue) - interval '60 seconds'
         order by seen_at, worker
         """
     )
-    return _unite([msgspec.convert(row["offers"], Offers) for row in rows])
+    return _read_offers(tuple(row["offers"] for row in rows))
 
 
 async def select_is_offering(connection: "Pool | Connection", host: str, within_s: float = 60) -> bool:
@@ -83,6 +84,12 @@ async def select_is_offering(connection: "Pool | Connection", host: str, within_
             within_s,
         )
     )
+
+
+@lru_cache(maxsize=4)
+def _read_offers(texts: tuple[str, ...]) -> Offers:
+    """Workers say the same for hours, and each post asks what they say. Nobody changes what is given here."""
+    return _unite([msgspec.json.decode(text, type=Offers) for text in texts])
 
 
 def _unite(all_offers: list[Offers]) -> Offers:

@@ -83,26 +83,30 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             await super().close(timeout=timeout)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        async with self._in_time(condemns=timeout is None):
+        try:
             return str(await super().execute(query, *args, timeout=timeout))
+        except TimeoutError:
+            await self._throw_away(condemns=timeout is None)
+            raise
 
     async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None:
-        async with self._in_time():
+        try:
             await super().executemany(command, args, timeout=timeout)
+        except TimeoutError:
+            await self._throw_away()
+            raise
 
     async def _execute(self, *args: Any, **options: Any) -> Any:
-        async with self._in_time():
-            return await super()._execute(*args, **options)
-
-    @asynccontextmanager
-    async def _in_time(self, *, condemns: bool = True) -> AsyncIterator[None]:
         try:
-            yield
+            return await super()._execute(*args, **options)
         except TimeoutError:
-            self.terminate()
-            if condemns and self.condemn is not None:
-                await self.condemn()
+            await self._throw_away()
             raise
+
+    async def _throw_away(self, *, condemns: bool = True) -> None:
+        self.terminate()
+        if condemns and self.condemn is not None:
+            await self.condemn()
 
 
 async def open_pool(

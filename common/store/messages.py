@@ -22,7 +22,6 @@ class NewMessageRow(NamedTuple):
 
     id: UUID
     conversation_id: UUID
-    turn: int
     role: Role
     content: str
     agent_id: UUID | None
@@ -38,29 +37,36 @@ class Place(NamedTuple):
     position: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
-async def insert_message(connection: Connection, new: NewMessageRow) -> Message:
-    """The message as inserted, first of its turn; the caller allocated the turn under the conversation's lock."""
+async def insert_opening_message(connection: Connection, new: NewMessageRow) -> tuple[int, Message]:
+    """The conversation's next turn, and the message that opens it, as inserted; the caller holds the lock."""
     row = await connection.fetchrow(
         f"""
-        insert into messages (workspace_id, id, conversation_id, turn, position, role, content, agent_id, provider,
-                              model, created_by)
-        values (current_workspace(), $1, $2, $3, 0, $4, $5, $6, $7, $8, $9)
-        returning {MESSAGE_COLUMNS}
+        with opened as (
+            update conversations
+            set last_turn = last_turn + 1, last_message_at = clock_timestamp(), updated_at = clock_timestamp()
+            where id = $2
+            returning last_turn
+        )
+        insert into messages (workspace_id, id, conversation_id, role, content, agent_id, provider, model, created_by,
+                              turn, position)
+        select current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, last_turn, 0 from opened
+        returning turn, position, {MESSAGE_COLUMNS}
         """,
         *new,
     )
-    return read_message(row)
+    place, message = _read_placed(row)
+    return place.turn, message
 
 
-async def insert_messages(connection: Connection, rows: Sequence[NewMessageRow]) -> None:
+async def insert_messages(connection: Connection, rows: Sequence[tuple[NewMessageRow, int]]) -> None:
     """Messages that start no run, each first of its turn; the caller allocated the turns."""
     await connection.executemany(
         """
-        insert into messages (workspace_id, id, conversation_id, turn, position, role, content, agent_id, provider,
-                              model, created_by)
-        values (current_workspace(), $1, $2, $3, 0, $4, $5, $6, $7, $8, $9)
+        insert into messages (workspace_id, id, conversation_id, role, content, agent_id, provider, model, created_by,
+                              turn, position)
+        values (current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, $9, 0)
         """,
-        rows,
+        [(*new, turn) for new, turn in rows],
     )
 
 

@@ -7,9 +7,9 @@ from common.ids import new_id
 from common.model.messages import AgentSettings, Run
 from common.model.requests import NewConversation
 from common.model.run_state import Priority, RunState
-from common.store.conversations import insert_conversation, update_last_turn
+from common.store.conversations import insert_conversation
 from common.store.database import Connection, Pool, workspace_transaction
-from common.store.messages import NewMessageRow, insert_message
+from common.store.messages import NewMessageRow, insert_opening_message
 from common.store.runs import NewRun, insert_run
 
 USER = "a-user"
@@ -59,9 +59,8 @@ async def _insert_turn(
     max_steps: int,
     priority: Priority,
 ) -> Run:
-    turn = await update_last_turn(connection, conversation_id)
-    message = NewMessageRow(new_id(), conversation_id, turn, "user", content, None, None, None, USER)
-    await insert_message(connection, message)
+    message = NewMessageRow(new_id(), conversation_id, "user", content, None, None, None, USER)
+    turn, _ = await insert_opening_message(connection, message)
     new = NewRun(
         id=new_id(),
         conversation_id=conversation_id,

@@ -98,6 +98,29 @@ async def test_removed_key_dies_within_its_ttl() -> None:
     assert await issuer.keys.find("r", "RS256") is None
 
 
+async def test_remembered_token_dies_with_its_key() -> None:
+    """A token that was accepted before is refused once its issuer has taken the key back, or has another one of that
+    name.
+    """
+    issuer = Issuer("e", "r")
+    verifier, token = make_verifier(issuer), sign("e")
+    for _ in range(2):
+        assert (await verifier.verify(token)).user == "alice"
+    mine = KEYS["e"]
+    for kids, key in ((["r"], mine), (["e"], ("ES256", ec.generate_private_key(ec.SECP256R1())))):
+        issuer.kids, KEYS["e"] = kids, key
+        issuer.now += TTL_S
+        try:
+            with pytest.raises(ThroughlineError) as caught:
+                await verifier.verify(token)
+        finally:
+            KEYS["e"] = mine
+        assert caught.value.code is ErrorCode.UNAUTHORIZED
+        issuer.kids = ["e"]
+        issuer.now += TTL_S
+        assert (await verifier.verify(token)).user == "alice"
+
+
 async def test_outage_keeps_the_last_good_keys() -> None:
     """While the issuer is down its keys hold, and it is asked once per 30 s."""
     issuer = Issuer("r")

@@ -4,12 +4,14 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import jwt
 import pytest
 
+from api import auth
 from api.auth import MAX_TOKEN_BYTES, TokenVerifier, WorkspaceRole
 from common.config import ConfigError, load_settings
 from common.errors import ErrorCode, ThroughlineError
@@ -173,6 +175,37 @@ async def test_clock_of_the_issuer_may_be_a_little_ahead() -> None:
     now = time.time()
 
     assert (await make_verifier().verify(sign(make_payload(iat=now + 5, nbf=now + 5)))).user == "alice"
+
+
+async def test_token_that_comes_again_is_remembered_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature is computed once; its end is looked at each time, and a token that differs is another one."""
+    verifier, token = make_verifier(), sign(make_payload())
+    claims = await verifier.verify(token)
+    computed = []
+
+    def decode(token: str, *_: Any, **__: Any) -> dict[str, Any]:
+        computed.append(token)
+        return make_payload(exp=1.0)
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    assert await verifier.verify(token) == claims
+    assert not computed
+
+    assert (await refusal(verifier, token + "A")).message.endswith("it has expired.")
+    assert len(computed) == 1
+    monkeypatch.setattr(auth, "time", SimpleNamespace(time=lambda: time.time() + 61))
+    assert (await refusal(verifier, token)).message.endswith("it has expired.")
+    assert (await refusal(verifier, token)).code is ErrorCode.UNAUTHORIZED
+
+
+async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has many tokens takes no more memory than others; all of them are accepted."""
+    monkeypatch.setattr(auth, "_MOST_REMEMBERED", 3)
+    verifier = make_verifier()
+    for _ in range(2):
+        for number in range(10):
+            assert (await verifier.verify(sign(make_payload(sub=f"user {number}")))).user == f"user {number}"
+    assert len(verifier._verified) <= 3
 
 
 @pytest.mark.parametrize("environment", [{}, {"JWT_SECRET": "short"}])
