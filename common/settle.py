@@ -14,16 +14,23 @@ from common.failpoints import failpoint
 from common.ids import EventId
 from common.model.clean import clean
 from common.model.events import Cancelled, Done, Error, Terminal, ToolResult, encode_event
-from common.model.messages import EventMessage, RunError, Usage, for_event
+from common.model.messages import EventMessage, RunError, for_event
 from common.model.run_state import CancelReason, Effect, FinishReason, Outcome, RunErrorCode, RunState
 from common.model.steps import LedgerCall
 from common.observability.metrics import RUNS_ENDED
-from common.store.conversations import lock_conversation_of, update_last_message
 from common.store.database import Connection, Pool, workspace_transaction
-from common.store.model_calls import close_crashed_calls, sum_usage
+from common.store.run_ends import (
+    Outturn,
+    RunEnd,
+    RunToEnd,
+    close_model_calls,
+    lock_run_to_end,
+    promote_waiting,
+    update_ended,
+)
 from common.store.run_events import select_started
-from common.store.run_messages import insert_tool_message, select_last_answer
-from common.store.run_transitions import DueRun, RunEnd, RunToEnd, lock_run_to_end, promote_waiting, update_ended
+from common.store.run_messages import insert_tool_message
+from common.store.run_transitions import DueRun
 from common.store.tool_calls import select_open_calls, update_call_finished
 
 _SWEEP_LOCK_S = 1.0
@@ -91,7 +98,6 @@ async def settle(
     """
     lock_timeout_s = _SWEEP_LOCK_S if by == "sweep" else None
     async with workspace_transaction(pool, workspace_id, lock_timeout_s=lock_timeout_s) as connection:
-        await lock_conversation_of(connection, run_id)
         settled = await settle_within(connection, run_id, outcome, by=by, attempt=attempt, seal=seal)
     if settled is not None and not settled.repeated:
         count_end(outcome)
@@ -108,7 +114,7 @@ async def settle_within(
     seal: Seal | None = None,
     promote: bool = True,
 ) -> Settled | None:
-    """`settle` inside a transaction that holds the conversation's lock already; who commits it calls `count_end`."""
+    """`settle` inside a transaction; who commits it calls `count_end`."""
     run = await lock_run_to_end(connection, run_id)
     if run is None:
         return None
@@ -119,10 +125,10 @@ async def settle_within(
     if not _may_end(by, run, attempt):
         return None
 
-    closed = [await _close(connection, call) for call in await select_open_calls(connection, run_id)]
-    await close_crashed_calls(connection, run_id)
-    usage = await sum_usage(connection, run_id)
-    terminal = await _terminal(connection, run_id, outcome, usage, run)
+    outturn = await close_model_calls(connection, run_id)
+    open_calls = await select_open_calls(connection, run_id) if outturn.has_open_calls else []
+    closed = [await _close(connection, call) for call in open_calls]
+    terminal = _terminal(outcome, outturn, run)
     started = None
     if seal is not None:
         event_id = seal(closed, terminal)
@@ -130,9 +136,8 @@ async def settle_within(
         event_id = EventId(run.attempt + 1, 2)
         started = await select_started(connection, run_id, event_id.attempt)
     event = encode_event(terminal)
-    await update_ended(connection, run_id, _row_end(outcome), usage, event_id, event)
-    await update_last_message(connection, run.conversation_id)
-    promoted = await promote_waiting(connection, run.conversation_id) if promote else None
+    others_wait = await update_ended(connection, run_id, _row_end(outcome), outturn.usage, event_id, event)
+    promoted = await promote_waiting(connection, run.conversation_id) if promote and others_wait else None
     return Settled(run_id, event_id, event, started, promoted)
 
 
@@ -184,11 +189,15 @@ UNKNOWN_OUTCOME = (
 )
 
 
-async def _terminal(connection: Connection, run_id: UUID, outcome: RunOutcome, usage: Usage, run: RunToEnd) -> Terminal:
+def _terminal(outcome: RunOutcome, outturn: Outturn, run: RunToEnd) -> Terminal:
     match outcome:
         case Completed(finish_reason):
-            message_id = await select_last_answer(connection, run_id)
-            return Done(message_id=message_id, usage=usage, step_count=run.step_count, finish_reason=finish_reason)
+            return Done(
+                message_id=outturn.last_answer,
+                usage=outturn.usage,
+                step_count=run.step_count,
+                finish_reason=finish_reason,
+            )
         case Failed():
             return Error(error=_error(outcome))
         case CancelledBy():

@@ -14,8 +14,8 @@ from common.redis import REDIS_DOWN
 from common.settle import CancelledBy, Failed, RunOutcome, Settled, settle, tell_end
 from common.store.conversations import lock_conversation
 from common.store.database import DATABASE_DOWN, workspace_transaction
+from common.store.run_ends import promote_waiting
 from common.store.run_schedule import Expired, find_cancelled, find_promotable, sweep_expired
-from common.store.run_transitions import promote_waiting
 from worker.job import RunningRuns
 from worker.metrics import LEASES_EXPIRED, SWEEPS
 from worker.next_run import ring_for_next

@@ -70,25 +70,6 @@ async def lock_conversation(connection: Connection, conversation_id: UUID) -> Co
     return None if row is None else Conversation(**row)
 
 
-async def lock_conversation_of(connection: Connection, run_id: UUID) -> None:
-    """The lock that every end of a run holds, also in a deleted conversation; taken before the run's own."""
-    await connection.execute(
-        """
-        select from conversations c where c.id = (select conversation_id from runs where id = $1)
-        for no key update
-        """,
-        run_id,
-    )
-
-
-async def update_last_message(connection: Connection, conversation_id: UUID) -> None:
-    """The conversation has moved; the caller holds its lock."""
-    await connection.execute(
-        "update conversations set last_message_at = clock_timestamp(), updated_at = clock_timestamp() where id = $1",
-        conversation_id,
-    )
-
-
 async def select_conversations(
     connection: Connection,
     *,

@@ -6,10 +6,9 @@ from uuid import UUID
 import msgspec
 
 from common.ids import new_id
-from common.model.clean import clean, clean_json
+from common.model.clean import clean
 from common.model.messages import Message, Role, ToolCallRequest
 from common.model.run_state import Outcome
-from common.model.steps import StepOutput
 from common.store.database import Connection
 from common.store.messages import MESSAGE_COLUMNS, read_message
 
@@ -25,39 +24,6 @@ class HistoryRow(msgspec.Struct, kw_only=True, frozen=True):
     is_error: bool
     provider: str | None
     provider_data: Any | None
-
-
-async def insert_step_message(
-    connection: Connection, *, run_id: UUID, step: int, output: StepOutput, superseded: bool
-) -> Message:
-    """The assistant message of a step, behind the run's earlier output; the run is locked by the caller.
-
-    Positions behind it are reserved for the results of its calls, so that these keep the calls' order.
-    """
-    row = await connection.fetchrow(
-        f"""
-        insert into messages (workspace_id, id, conversation_id, run_id, step, turn, position, role, content,
-                              reasoning, tool_calls, provider_data, agent_id, provider, model, usage, superseded_at)
-        select r.workspace_id, $2, r.conversation_id, r.id, $3, r.turn,
-               (select max(m.position + coalesce(jsonb_array_length(m.tool_calls), 0)) + 1 from messages m
-                where m.workspace_id = r.workspace_id and m.conversation_id = r.conversation_id
-                  and m.turn = r.turn),
-               'assistant', $4, $5, $6, $7, r.agent_id, r.provider, r.model, $8,
-               case when $9 then clock_timestamp() end
-        from runs r where r.id = $1
-        returning {MESSAGE_COLUMNS}
-        """,
-        run_id,
-        new_id(),
-        step,
-        clean(output.content),
-        None if output.reasoning is None else clean(output.reasoning),
-        output.tool_calls or None,
-        None if output.provider_data is None else clean_json(output.provider_data),
-        output.usage,
-        superseded,
-    )
-    return read_message(row)
 
 
 async def insert_tool_message(
@@ -99,14 +65,14 @@ async def select_run_messages(connection: Connection, run_id: UUID) -> list[Mess
     return [read_message(row) for row in rows]
 
 
-async def select_step_message(connection: Connection, run_id: UUID, step: int) -> Message | None:
-    """The assistant message of a step, if it is committed."""
+async def select_step_message(connection: Connection, run_id: UUID, step: int) -> Message:
+    """The assistant message of a step that is committed."""
     row = await connection.fetchrow(
         f"select {MESSAGE_COLUMNS} from messages where run_id = $1 and step = $2 and role = 'assistant'",
         run_id,
         step,
     )
-    return None if row is None else read_message(row)
+    return read_message(row)
 
 
 async def select_tool_message(connection: Connection, run_id: UUID, tool_call_id: str) -> Message:
@@ -154,11 +120,3 @@ async def select_history(
         )
         for row in rows
     ]
-
-
-async def select_last_answer(connection: Connection, run_id: UUID) -> UUID | None:
-    """The run's last assistant message."""
-    found: UUID | None = await connection.fetchval(
-        "select id from messages where run_id = $1 and role = 'assistant' order by position desc limit 1", run_id
-    )
-    return found

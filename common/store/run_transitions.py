@@ -7,10 +7,16 @@ from uuid import UUID
 import msgspec
 
 from common.errors import LeaseLost
-from common.ids import EventId
-from common.model.messages import AgentSettings, RunError, Usage
+from common.model.messages import AgentSettings
 from common.model.run_state import CancelReason, FinishReason, Priority, RunState
 from common.store.database import Connection
+
+HOLD = """
+    update runs set lease_until = clock_timestamp() + $3
+    where id = $1 and attempt = $2 and state = 'running'
+    returning workspace_id, id, attempt
+"""
+"""The fence of everything that an owner writes: the run, its attempt, how long its lease is to last."""
 
 
 class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
@@ -43,28 +49,6 @@ class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     traceparent: str | None = None
 
 
-class RunEnd(msgspec.Struct, kw_only=True, frozen=True):
-    """How a run ends, as its row remembers it."""
-
-    state: RunState
-    finish_reason: FinishReason | None = None
-    error: RunError | None = None
-    partial_text: str | None = None
-
-
-class RunToEnd(msgspec.Struct, kw_only=True, frozen=True):
-    """A run as `settle` finds it, locked. `terminal` is its end, if it has one; `expired` is None without a lease."""
-
-    conversation_id: UUID
-    state: RunState
-    attempt: int
-    step_count: int
-    cancel_requested: bool
-    cancel_reason: CancelReason | None
-    expired: bool | None
-    terminal: tuple[EventId, bytes] | None
-
-
 class DueRun(NamedTuple):
     """A run that waits for a worker from now on: the one to ring for."""
 
@@ -72,16 +56,19 @@ class DueRun(NamedTuple):
     priority: Priority
 
 
-async def select_run_spec(connection: Connection, run_id: UUID, attempt: int) -> RunSpec:
-    """What the owner of `attempt` runs, locked. Raises LeaseLost when the run is no longer in that attempt."""
+async def select_run_spec(connection: Connection, run_id: UUID, attempt: int, *, lock: bool) -> RunSpec:
+    """What the owner of `attempt` runs. Raises LeaseLost when the run is no longer in that attempt.
+
+    Only who writes on the strength of it needs the `lock`: even alone it is a write, which waits for the disk.
+    """
     row = await connection.fetchrow(
-        """
+        f"""
         select id, workspace_id, conversation_id, trigger_message_id, turn, agent_id, provider, model, instructions,
                tools, settings, priority, max_steps, step_count, step_finish_reason, run_seconds,
                crashes_since_progress >= 2 as last_chance, cancel_requested_at is not null as cancel_requested,
                created_by, greatest(extract(epoch from claimed_at - available_at), 0)::float8 as pickup_s, traceparent
         from runs where id = $1 and attempt = $2 and state = 'running'
-        for no key update
+        {"for no key update" if lock else ""}
         """,
         run_id,
         attempt,
@@ -132,24 +119,14 @@ async def supersede_runs(connection: Connection, conversation_id: UUID, from_tur
     )
 
 
-async def hold_run(connection: Connection, run_id: UUID, attempt: int, lease_s: float) -> bool:
-    """Fences a transaction of the owner: locks the run, renews its lease. Whether its output is superseded.
+async def hold_run(connection: Connection, run_id: UUID, attempt: int, lease_s: float) -> None:
+    """Fences a transaction of the owner: locks the run, renews its lease.
 
     Raises LeaseLost when the run has another attempt or has ended.
     """
-    row = await connection.fetchrow(
-        """
-        update runs set lease_until = clock_timestamp() + $3
-        where id = $1 and attempt = $2 and state = 'running'
-        returning superseded_at is not null as superseded
-        """,
-        run_id,
-        attempt,
-        timedelta(seconds=lease_s),
-    )
+    row = await connection.fetchrow(HOLD, run_id, attempt, timedelta(seconds=lease_s))
     if row is None:
         raise LeaseLost
-    return bool(row["superseded"])
 
 
 async def raise_attempt(
@@ -173,34 +150,6 @@ async def raise_attempt(
     if raised is None:
         raise LeaseLost
     return int(raised)
-
-
-async def update_progress(
-    connection: Connection,
-    run_id: UUID,
-    *,
-    step_count: int,
-    finish_reason: FinishReason | None,
-    first_token_age_s: float | None,
-) -> None:
-    """A step is committed: counts it and forgives the crashes before it.
-
-    `finish_reason` is there when the step called no tool. `first_token_age_s` is how long ago, in seconds, its first
-    token came: the run keeps the time of the first one of all.
-    """
-    await connection.execute(
-        """
-        update runs
-        set step_count = $2, step_finish_reason = $3,
-            crashes_since_progress = 0, crashes_at_progress = crashes_total,
-            first_token_at = coalesce(first_token_at, clock_timestamp() - $4::float8 * interval '1 second')
-        where id = $1
-        """,
-        run_id,
-        step_count,
-        finish_reason,
-        first_token_age_s,
-    )
 
 
 async def update_first_token(connection: Connection, run_id: UUID, age_s: float) -> None:
@@ -244,75 +193,3 @@ async def hand_back(connection: Connection, run_id: UUID, attempt: int) -> bool:
             "select true from runs where id = $1 and attempt = $2 and state = 'queued'", run_id, attempt
         )
     )
-
-
-async def lock_run_to_end(connection: Connection, run_id: UUID) -> RunToEnd | None:
-    """The run, held until the transaction is over; its conversation is locked already."""
-    row = await connection.fetchrow(
-        """
-        select conversation_id, state, attempt, step_count, cancel_reason, terminal_attempt, terminal_n,
-               terminal_event, cancel_requested_at is not null as cancel_requested,
-               lease_until < clock_timestamp() as expired
-        from runs where id = $1 for no key update
-        """,
-        run_id,
-    )
-    if row is None:
-        return None
-    terminal = None
-    if row["terminal_event"] is not None:
-        terminal = (EventId(row["terminal_attempt"], row["terminal_n"]), row["terminal_event"].encode())
-    return RunToEnd(
-        conversation_id=row["conversation_id"],
-        state=RunState(row["state"]),
-        attempt=row["attempt"],
-        step_count=row["step_count"],
-        cancel_requested=row["cancel_requested"],
-        cancel_reason=row["cancel_reason"] and CancelReason(row["cancel_reason"]),
-        expired=row["expired"],
-        terminal=terminal,
-    )
-
-
-async def update_ended(
-    connection: Connection, run_id: UUID, end: RunEnd, usage: Usage, event_id: EventId, event: bytes
-) -> None:
-    """Makes the run terminal; from here on a trigger keeps the row as it is."""
-    await connection.execute(
-        """
-        update runs
-        set state = $2, finish_reason = $3, error = $4, partial_text = $5, usage = $6, attempt = $7,
-            terminal_attempt = $7, terminal_n = $8, terminal_event = $9, finished_at = clock_timestamp(),
-            lease_owner = null, lease_until = null, open_tool_calls = 0,
-            run_seconds = run_seconds
-                + case when state = 'running' then extract(epoch from clock_timestamp() - claimed_at) else 0 end
-        where id = $1
-        """,
-        run_id,
-        end.state,
-        end.finish_reason,
-        end.error,
-        end.partial_text,
-        usage,
-        event_id.attempt,
-        event_id.n,
-        event.decode(),
-    )
-
-
-async def promote_waiting(connection: Connection, conversation_id: UUID) -> DueRun | None:
-    """Queues the conversation's next waiting run if none is active; the caller holds the conversation's lock."""
-    row = await connection.fetchrow(
-        """
-        update runs set state = 'queued', available_at = clock_timestamp()
-        where id = (
-            select id from runs w
-            where w.conversation_id = $1 and w.state = 'waiting' and w.cancel_requested_at is null
-              and not exists (select from runs a where a.workspace_id = w.workspace_id
-                              and a.conversation_id = $1 and a.state in ('queued', 'running', 'paused'))
-            order by w.turn, w.created_at limit 1)
-        returning id, priority
-        """,
-        conversation_id,
-    )
-    return None if row is None else DueRun(row["id"], Priority.of(row["priority"]))

@@ -23,7 +23,7 @@ from tests.support.eventually import eventually
 from tests.support.live_run import USAGE, LiveRun, live_run, step_with_calls
 from tests.support.probed_pool import ProbedPool
 from tests.support.worker_life import crash, read, read_one, told
-from worker.run import journal
+from worker.run import commit
 from worker.run.journal import begin_attempt, open_attempt
 
 _REFUSED_S = 0.5
@@ -170,8 +170,8 @@ async def test_cancel_that_meets_a_broken_connection_is_not_lost(live: LiveRun, 
         except asyncio.CancelledError:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation") from None
 
-    probed.after("from messages", break_when_cancelled)
-    reading = asyncio.create_task(live.journal.history())
+    probed.after("from runs", break_when_cancelled)
+    reading = asyncio.create_task(open_attempt(probed.as_pool, live.lease))
     await asyncio.wait({reading})
     assert reading.cancelled()
 
@@ -237,7 +237,7 @@ async def live_but_refused(
     settings: Settings, refusing: Pool, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[LiveRun]:
     """A run whose model calls cannot be written, since somebody has locked their table."""
-    monkeypatch.setattr(journal, "_REFUSED_S", _REFUSED_S)
+    monkeypatch.setattr(commit, "_REFUSED_S", _REFUSED_S)
     owner = await asyncpg.connect(settings.migration_database_url)
     async with live_run(settings, refusing, log) as live, owner.transaction():
         await owner.execute("lock table model_calls in access exclusive mode")

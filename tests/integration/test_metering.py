@@ -13,14 +13,14 @@ from common.model.messages import Usage
 from common.model.run_state import Effect, RunErrorCode
 from common.settle import CancelledBy, Failed, settle
 from common.store.database import Pool, workspace_transaction
-from common.store.model_calls import insert_model_call
+from common.store.model_calls import begin_model_call
 from tests.support.eventually import eventually
 from tests.support.scripted_provider import ScriptedProvider, calls, says
 from tests.support.seed import USER, Seeded, seed_run
 from tests.support.worker_life import claim_execution, claim_lease, crash, expire_lease, read, worker_resources, write
 from worker.providers.base import Finish, HistoryMessage, ProviderError, TextDelta, UsageReport
 from worker.run.execution import Execution, Stop
-from worker.run.turn import estimate_tokens
+from worker.run.history import estimate_tokens
 from worker.tools.base import tool
 
 ASKED = estimate_tokens([HistoryMessage(role="user", content="hello")], "")
@@ -172,11 +172,12 @@ async def _die_amid_a_call(pool: Pool, seeded: Seeded) -> None:
     """A worker claims the run, notes a call that it takes for 40 tokens, and is heard of no more."""
     lease = await claim_lease(pool, 10)
     async with workspace_transaction(pool, seeded.workspace_id) as connection:
-        await insert_model_call(
+        await begin_model_call(
             connection,
             call_id=new_id(),
             run_id=seeded.run.id,
             attempt=lease.attempt,
+            lease_s=lease.lease_s,
             step=1,
             provider="scripted",
             model="echo",

@@ -20,8 +20,10 @@ from common.store.run_schedule import (
     renew_leases,
     sweep_expired,
 )
-from common.store.run_transitions import raise_attempt, request_cancel, select_run_spec, update_progress
+from common.store.run_transitions import raise_attempt, request_cancel, select_run_spec
+from common.store.steps import insert_step
 from tests.support.seed import Seeded, seed_run
+from tests.support.steps import said
 
 
 async def _sql(pool: Pool, workspace_id: UUID, statement: str) -> None:
@@ -43,8 +45,12 @@ async def _crash(pool: Pool, seeded: Seeded, *, in_tool: bool) -> str:
 
 
 async def _progress(pool: Pool, seeded: Seeded, step: int) -> None:
+    """Commits a step of the run's newest attempt, which begins now unless it has before."""
+    await _sql(pool, seeded.workspace_id, "update runs set available_at = clock_timestamp() where state = 'queued'")
+    await claim_runs(pool, "next", 10, 10)
     async with workspace_transaction(pool, seeded.workspace_id) as connection:
-        await update_progress(connection, seeded.run.id, step_count=step, finish_reason=None, first_token_age_s=None)
+        attempt = await connection.fetchval("select attempt from runs where id = $1", seeded.run.id)
+        assert await insert_step(connection, seeded.run.id, attempt, 10, said(step, "on my way")) is not None
 
 
 async def test_run_is_claimed_once(pool: Pool) -> None:
@@ -180,7 +186,7 @@ async def _is_last_chance(pool: Pool, seeded: Seeded) -> bool:
     await _sql(pool, seeded.workspace_id, "update runs set state = 'running', lease_owner = 'x', lease_until = now()")
     async with workspace_transaction(pool, seeded.workspace_id) as connection:
         attempt = await connection.fetchval("select attempt from runs")
-        spec = await select_run_spec(connection, seeded.run.id, attempt)
+        spec = await select_run_spec(connection, seeded.run.id, attempt, lock=False)
     await _sql(pool, seeded.workspace_id, "update runs set state = 'queued', lease_owner = null, lease_until = null")
     return spec.last_chance
 

@@ -5,14 +5,13 @@ from typing import NoReturn
 from uuid import UUID
 
 from common.ids import EventId
-from common.model.messages import Message, ToolCallRequest, Usage
+from common.model.messages import Message
 from common.model.run_state import CancelReason, FinishReason, RunErrorCode
-from common.model.steps import StepOutput
 from common.settle import CancelledBy, Completed, Failed, RunOutcome, Settled, settle
 from common.store.database import Pool, workspace_transaction
-from common.store.run_messages import insert_step_message
 from common.store.run_schedule import Claim, claim_runs
-from common.store.run_transitions import hold_run
+from common.store.steps import insert_step
+from tests.support.steps import said
 
 LEASE_S = 60
 
@@ -25,14 +24,10 @@ async def claim(pool: Pool) -> Claim:
 
 async def commit_step(pool: Pool, claimed: Claim, text: str, step: int = 1) -> Message:
     """The run's next assistant message, as its worker commits it."""
-    output = StepOutput(
-        content=text, reasoning=None, tool_calls=list[ToolCallRequest](), provider_data=None, usage=Usage()
-    )
     async with workspace_transaction(pool, claimed.workspace_id) as connection:
-        superseded = await hold_run(connection, claimed.run_id, claimed.attempt, LEASE_S)
-        return await insert_step_message(
-            connection, run_id=claimed.run_id, step=step, output=output, superseded=superseded
-        )
+        message = await insert_step(connection, claimed.run_id, claimed.attempt, LEASE_S, said(step, text))
+    assert message is not None
+    return message
 
 
 async def complete(pool: Pool, claimed: Claim) -> Settled:

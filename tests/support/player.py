@@ -6,16 +6,16 @@ from uuid import UUID
 from common.eventlog.log import AppendResult, Batch, EventLog
 from common.ids import EventId
 from common.model.events import Event, Step, Token, encode_event
-from common.model.messages import Run, Usage, for_event
+from common.model.messages import Run, for_event
 from common.model.run_state import FinishReason
-from common.model.steps import StepOutput
 from common.settle import Completed, settle
 from common.store.database import Pool, workspace_transaction
 from common.store.run_events import select_started
-from common.store.run_messages import insert_step_message
 from common.store.run_schedule import claim_runs
 from common.store.run_transitions import raise_attempt
+from common.store.steps import insert_step
 from tests.support.seed import seed_run
+from tests.support.steps import said
 
 
 class Player:
@@ -69,12 +69,11 @@ class Player:
     async def commit_step(self, content: str) -> None:
         """Stores a step of the run and appends it."""
         self._steps += 1
-        output = StepOutput(content=content, reasoning=None, tool_calls=[], provider_data=None, usage=Usage())
+        step = said(self._steps, content)
         async with workspace_transaction(self._pool, self.workspace_id) as connection:
-            message = await insert_step_message(
-                connection, run_id=self.id, step=self._steps, output=output, superseded=False
-            )
-        await self.append(Step(index=self._steps, message=for_event(message), usage=output.usage))
+            message = await insert_step(connection, self.id, self.attempt, 60, step)
+        assert message is not None
+        await self.append(Step(index=step.index, message=for_event(message), usage=step.output.usage))
 
     async def tell(self, *words: str) -> None:
         """Appends a batch of tokens."""

@@ -31,7 +31,7 @@ from tests.support.worker_life import worker_resources
 from worker.job import RunningRuns
 from worker.providers import anthropic_request, chat_request, openai_request
 from worker.providers.base import Finish, ModelRequest, ProviderError, ProviderEvent
-from worker.run.journal import finish_even_if_cancelled
+from worker.run.commit import finish_even_if_cancelled
 from worker.run.lease import LeaseKeeper
 from worker.tools.base import Tool, ToolContext, ToolError, tool
 

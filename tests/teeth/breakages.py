@@ -23,6 +23,7 @@ _IDEMPOTENCY = "tests/integration/test_api_idempotency.py"
 
 _SCRIPT = "common/eventlog/script.py"
 _TRANSITIONS = "common/store/run_transitions.py"
+_STEPS = "common/store/steps.py"
 _SCHEDULER = "migrations/0002_scheduler_functions.sql"
 _SWEEP = "migrations/0004_last_chances.sql"
 _CLAIMS = "migrations/0012_running_runs.sql"
@@ -92,13 +93,14 @@ BREAKAGES = (
     Breakage(
         "fence",
         "a commit of an owner checks its attempt",
-        "`hold_run` takes the run in any attempt",
+        "commits take the run in any attempt",
         (
             Change(
                 _TRANSITIONS,
-                "        where id = $1 and attempt = $2 and state = 'running'\n        returning superseded_at",
-                "        where id = $1 and $2::bigint > 0 and state = 'running'\n        returning superseded_at",
+                "    where id = $1 and attempt = $2 and state = 'running'\n    returning workspace_id",
+                "    where id = $1 and $2::bigint > 0 and state = 'running'\n    returning workspace_id",
             ),
+            Change(_STEPS, "where id = $1 and attempt = $2 and", "where id = $1 and $2::bigint > 0 and"),
         ),
         (*_seams("step.after_commit-block-amid", "result.after_commit-block-amid"), _JOURNAL, _RUN_MODEL),
     ),
@@ -291,13 +293,7 @@ BREAKAGES = (
         "step-reread",
         "a step whose commit got no reply is recognised when it is repeated",
         "it is not looked for",
-        (
-            Change(
-                "worker/run/journal.py",
-                "            if message is not None:  # the commit's reply was lost\n",
-                "            if message is not None and not step:\n",
-            ),
-        ),
+        (Change(_STEPS, " and step_count < $4\n", "\n"),),
         (*_seams("step.after_commit-raise-charge"), _JOURNAL, _RUN_MODEL),
     ),
     Breakage(
@@ -334,8 +330,8 @@ BREAKAGES = (
         (
             Change(
                 "common/store/model_calls.py",
-                "        where run_id = $1 and state = 'started'\n",
-                "        where run_id = $1 and state = 'started' and false\n",
+                "    where run_id = $1 and state = 'started'\n",
+                "    where run_id = $1 and state = 'started' and false\n",
             ),
         ),
         (*_seams("step.before_commit-exit-charge"), _EXECUTION, _RUN_MODEL),
@@ -377,7 +373,7 @@ BREAKAGES = (
         (
             Change(
                 "common/settle.py",
-                "await promote_waiting(connection, run.conversation_id) if promote else None",
+                "await promote_waiting(connection, run.conversation_id) if promote and others_wait else None",
                 "None",
             ),
             Change("worker/recovery.py", "            await promote_waiting(connection, conversation_id)\n", ""),
@@ -391,7 +387,7 @@ BREAKAGES = (
         (
             Change(
                 "common/settle.py",
-                "await promote_waiting(connection, run.conversation_id) if promote else None",
+                "await promote_waiting(connection, run.conversation_id) if promote and others_wait else None",
                 "None",
             ),
         ),

@@ -16,7 +16,7 @@ from tests.support.scripted_provider import Script, ScriptedProvider, calls, say
 from worker.providers.base import Finish, HistoryMessage, ProviderError, TextDelta, UsageReport
 from worker.run.loop import Plan, run_loop
 from worker.run.retry_budget import RetryBudget
-from worker.run.turn import TurnLimits
+from worker.run.turn import BegunStep, TurnLimits
 from worker.tools.base import Tool, tool
 
 
@@ -38,8 +38,8 @@ class NotedJournal:
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
-    async def history(self) -> list[HistoryMessage]:
-        return [HistoryMessage(role="user", content="hello")]
+    async def begin_step(self, step: int) -> BegunStep:
+        return BegunStep([HistoryMessage(role="user", content="hello")], await self.begin_model_call(step, 2), 2)
 
     async def begin_model_call(self, step: int, input_tokens: int) -> UUID:
         self.begun += 1

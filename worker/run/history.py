@@ -43,3 +43,8 @@ def _result(tool_call_id: str, row: HistoryRow | None) -> HistoryMessage:
         tool_call_id=tool_call_id,
         is_error=row.is_error if row else True,
     )
+
+
+def estimate_tokens(history: list[HistoryMessage], instructions: str) -> int:
+    """About four characters a token: what a request is taken to cost when nobody gives figures."""
+    return (len(instructions) + sum(len(message.content) for message in history)) // 4 + 1

@@ -5,13 +5,10 @@ log and database go in step; it is repeated while Postgres is away, and recognis
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
-
-import structlog
 
 from common.errors import LeaseLost
 from common.failpoints import failpoint
@@ -22,11 +19,9 @@ from common.model.messages import EventMessage, Message, Usage, for_event
 from common.model.run_state import Outcome
 from common.model.steps import CallEnd, LedgerCall, NewStep, PlannedCall
 from common.settle import ClosedCall, RunOutcome, Settled, count_end, settle_within
-from common.store.conversations import lock_conversation_of
-from common.store.database import DATABASE_DOWN, Connection, Pool, workspace_transaction
-from common.store.model_calls import close_crashed_calls, finish_model_call, insert_model_call
+from common.store.database import Connection, Pool, workspace_transaction
+from common.store.model_calls import begin_model_call, close_crashed_calls, finish_model_call
 from common.store.run_messages import (
-    insert_step_message,
     insert_tool_message,
     select_history,
     select_run_messages,
@@ -41,8 +36,8 @@ from common.store.run_transitions import (
     select_run_spec,
     update_first_token,
     update_open_tool_calls,
-    update_progress,
 )
+from common.store.steps import insert_step
 from common.store.tool_calls import (
     count_calls,
     insert_tool_calls,
@@ -51,16 +46,15 @@ from common.store.tool_calls import (
     update_call_finished,
     update_call_started,
 )
-from worker.providers.base import HistoryMessage
-from worker.run.history import RESULT_CHARACTERS, to_history
+from worker.run.commit import finish_even_if_cancelled, persistently
+from worker.run.history import RESULT_CHARACTERS, estimate_tokens, to_history
 from worker.run.lease import Lease
 from worker.run.observer import Observer
 from worker.run.sink import Sink
 from worker.run.tool_calls import Performance
+from worker.run.turn import BegunStep
 
-_log = structlog.get_logger(__name__)
 T = TypeVar("T")
-_REFUSED_S = 60.0
 
 
 class Opening(NamedTuple):
@@ -76,15 +70,16 @@ async def open_attempt(pool: Pool, lease: Lease) -> Opening:
     """Reads the run that `lease` holds and closes the model calls that a crash cut off. Raises LeaseLost."""
 
     async def read(connection: Connection) -> Opening:
-        spec = await select_run_spec(connection, lease.run_id, lease.attempt)
-        if lease.attempt == 1:
+        is_first = lease.attempt == 1
+        spec = await select_run_spec(connection, lease.run_id, lease.attempt, lock=not is_first)
+        if is_first:
             return Opening(spec, [], [])
         await close_crashed_calls(connection, lease.run_id)
         messages = [for_event(message) for message in await select_run_messages(connection, lease.run_id)]
         open_calls = await select_open_calls(connection, lease.run_id)
         return Opening(spec, messages, open_calls, await count_calls(connection, lease.run_id))
 
-    return await _persistently(pool, lease, read)
+    return await persistently(pool, lease, read)
 
 
 async def begin_attempt(pool: Pool, lease: Lease, attempt: int) -> int:
@@ -110,41 +105,51 @@ class Journal:
         """Tells what needs no commit: tokens, reasoning, pieces of calls, `discarded`."""
         self._sink.emit(event)
 
-    async def history(self) -> list[HistoryMessage]:
-        """What the model reads next."""
+    async def begin_step(self, step: int) -> BegunStep:
+        """Reads what the model is to see next, and meters the request before it is made."""
+        spec, call_id = self._spec, new_id()
 
-        async def read(connection: Connection) -> list[HistoryMessage]:
-            spec = self._spec
-            return to_history(
-                await select_history(connection, spec.conversation_id, spec.id, spec.turn, RESULT_CHARACTERS)
-            )
+        async def write(connection: Connection) -> BegunStep:
+            rows = await select_history(connection, spec.conversation_id, spec.id, spec.turn, RESULT_CHARACTERS)
+            history = to_history(rows)
+            input_tokens = estimate_tokens(history, spec.instructions)
+            await self._note_model_call(connection, call_id, step, input_tokens)
+            return BegunStep(history, call_id, input_tokens)
 
-        return await _persistently(self._pool, self._lease, read)
+        return await self._commit_model_call(call_id, step, write)
 
     async def begin_model_call(self, step: int, input_tokens: int) -> UUID:
-        """Meters a request before it is made; `input_tokens` is an estimate. Cancelled meanwhile, it costs nothing."""
+        """Meters one more request of a step before it is made; `input_tokens` is an estimate."""
         call_id = new_id()
 
-        async def write(connection: Connection) -> None:
-            await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
-            await insert_model_call(
-                connection,
-                call_id=call_id,
-                run_id=self._spec.id,
-                attempt=self._lease.attempt,
-                step=step,
-                provider=self._spec.provider,
-                model=self._spec.model,
-                input_tokens=input_tokens,
-            )
+        async def write(connection: Connection) -> UUID:
+            await self._note_model_call(connection, call_id, step, input_tokens)
+            return call_id
 
+        return await self._commit_model_call(call_id, step, write)
+
+    async def _note_model_call(self, connection: Connection, call_id: UUID, step: int, input_tokens: int) -> None:
+        await begin_model_call(
+            connection,
+            call_id=call_id,
+            run_id=self._spec.id,
+            attempt=self._lease.attempt,
+            lease_s=self._lease.lease_s,
+            step=step,
+            provider=self._spec.provider,
+            model=self._spec.model,
+            input_tokens=input_tokens,
+        )
+
+    async def _commit_model_call(self, call_id: UUID, step: int, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """Cancelled meanwhile, the call costs nothing: it is committed all the same, and its request never made."""
         try:
-            await self._commit("model_call", write)
-        except asyncio.CancelledError:  # the call is committed all the same, and its request will never be made
+            result = await self._commit("model_call", write)
+        except asyncio.CancelledError:
             await self.end_model_call(CallEnd(model_call_id=call_id, state="cancelled", usage=Usage()))
             raise
         self._observer.model_asked(step)
-        return call_id
+        return result
 
     async def end_model_call(self, end: CallEnd) -> None:
         """Meters a request that made no step."""
@@ -163,24 +168,16 @@ class Journal:
         self._observer.model_answered("completed", step.output.usage, step.first_token_age_s)
 
         async def write(connection: Connection) -> tuple[Message, list[LedgerCall]]:
-            superseded = await hold_run(connection, self._spec.id, self._lease.attempt, self._lease.lease_s)
-            message = await select_step_message(connection, self._spec.id, step.index)
-            if message is not None:  # the commit's reply was lost
-                return message, await select_open_calls(connection, self._spec.id)
-            message = await insert_step_message(
-                connection, run_id=self._spec.id, step=step.index, output=step.output, superseded=superseded
-            )
+            run_id, attempt, lease_s = self._spec.id, self._lease.attempt, self._lease.lease_s
+            message = await insert_step(connection, run_id, attempt, lease_s, step)
+            if message is None:  # the commit's reply was lost, or the run is not ours
+                await hold_run(connection, run_id, attempt, lease_s)
+                return await select_step_message(connection, run_id, step.index), await select_open_calls(
+                    connection, run_id
+                )
             ledger = [_ledger_call(call, place, message, step) for place, call in enumerate(step.calls)]
             if ledger:
                 await insert_tool_calls(connection, ledger)
-            await finish_model_call(connection, step.model_call_id, "completed", step.output.usage)
-            await update_progress(
-                connection,
-                self._spec.id,
-                step_count=step.index,
-                finish_reason=step.finish_reason,
-                first_token_age_s=step.first_token_age_s,
-            )
             return message, ledger
 
         def tell(committed: tuple[Message, list[LedgerCall]]) -> None:
@@ -253,7 +250,6 @@ class Journal:
             return sealed[-1]
 
         async def write(connection: Connection) -> Settled | None:
-            await lock_conversation_of(connection, self._spec.id)
             return await settle_within(
                 connection, self._spec.id, outcome, by="owner", attempt=self._lease.attempt, seal=seal
             )
@@ -282,66 +278,12 @@ class Journal:
     ) -> T:
         async def commit() -> T:
             async with self._lease.lock:
-                result = await _persistently(self._pool, self._lease, write, held=what)
+                result = await persistently(self._pool, self._lease, write, held=what)
                 if tell is not None:
                     tell(result)
                 return result
 
         return await finish_even_if_cancelled(commit())
-
-
-async def finish_even_if_cancelled(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end; a cancellation that arrives meanwhile is raised after it."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            _log.info("commit_failed_while_cancelled", error=type(failure).__name__)
-        raise cancelled
-    return task.result()
-
-
-async def _persistently(
-    pool: Pool, lease: Lease, work: Callable[[Connection], Awaitable[T]], *, held: str | None = None
-) -> T:
-    """A transaction, repeated while Postgres is away; `held` names one that holds the run, which extends the lease.
-
-    Raises LeaseLost once the run is known to be somebody else's, when the pool closes, and after _REFUSED_S in which
-    Postgres has answered our heartbeats, but never this: the run must not stay ours for ever, and the next attempt may
-    fare better.
-    """
-    pause_s = 0.05
-    refused_since: float | None = None
-    while True:
-        sent_at = time.monotonic()
-        try:
-            async with workspace_transaction(pool, lease.workspace_id) as connection:
-                result = await work(connection)
-                if held is not None:
-                    await failpoint(f"{held}.before_commit")
-            if held is not None:
-                await failpoint(f"{held}.after_commit")
-        except DATABASE_DOWN as error:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError from error  # it met the failure, and would be lost
-            if pool.is_closing():  # the worker is leaving; the run goes on elsewhere, once its lease has run out
-                raise LeaseLost from error
-            _log.warning("commit_repeated", run_id=str(lease.run_id), error=type(error).__name__)
-            refused_since = (refused_since or sent_at) if lease.held else None
-            if refused_since is not None and time.monotonic() - refused_since > _REFUSED_S:
-                _log.error("commit_given_up", run_id=str(lease.run_id), error=repr(error))
-                raise LeaseLost from error
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 1.0)
-        else:
-            if held is not None:
-                lease.renewed(sent_at)
-            return result
 
 
 async def _insert_result(connection: Connection, call: LedgerCall, content: str, outcome: Outcome) -> Message:

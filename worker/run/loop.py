@@ -13,8 +13,8 @@ from common.model.events import Event
 from common.model.messages import AgentSettings, ToolCallRequest, Usage
 from common.model.run_state import Effect, FinishReason
 from common.model.steps import LedgerCall, NewStep, PlannedCall, StepOutput
-from worker.providers.base import HistoryMessage, ModelRequest, Provider, ToolSpec
-from worker.run.turn import Meter, Turn, TurnCall, TurnLimits, estimate_tokens, take_turn
+from worker.providers.base import ModelRequest, Provider, ToolSpec
+from worker.run.turn import BegunStep, Meter, Turn, TurnCall, TurnLimits, take_turn
 from worker.tools.base import Tool
 
 _ENDS = {
@@ -51,7 +51,7 @@ class Journal(Meter, Protocol):
 
     def emit(self, event: Event) -> None: ...
 
-    async def history(self) -> list[HistoryMessage]: ...
+    async def begin_step(self, step: int) -> BegunStep: ...
 
     async def commit_step(self, step: NewStep) -> list[LedgerCall]: ...
 
@@ -85,11 +85,11 @@ async def run_loop(
 
 
 async def _ask(plan: Plan, provider: Provider, journal: Journal, step: int) -> Turn:
-    history = await journal.history()
+    begun = await journal.begin_step(step)
     request = ModelRequest(
         model=plan.model,
         instructions=plan.instructions,
-        messages=history,
+        messages=begun.history,
         tools=[
             ToolSpec(name=tool.name, description=tool.description, parameters=tool.parameters)
             for tool in plan.tools.values()
@@ -100,7 +100,7 @@ async def _ask(plan: Plan, provider: Provider, journal: Journal, step: int) -> T
         provider,
         request,
         step=step,
-        input_tokens=estimate_tokens(history, plan.instructions),
+        begun=begun,
         emit=journal.emit,
         meter=journal,
         limits=plan.limits,

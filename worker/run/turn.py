@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -105,6 +105,14 @@ class Turn(msgspec.Struct, kw_only=True):
         return None if self.first_token_at is None else time.monotonic() - self.first_token_at
 
 
+class BegunStep(NamedTuple):
+    """What the model reads, the row that meters its answer, and about how many tokens it reads."""
+
+    history: list[HistoryMessage]
+    model_call_id: UUID
+    input_tokens: int
+
+
 class Meter(Protocol):
     """Where model calls are counted."""
 
@@ -118,20 +126,21 @@ async def take_turn(
     request: ModelRequest,
     *,
     step: int,
-    input_tokens: int,
+    begun: BegunStep,
     emit: Callable[[Event], None],
     meter: Meter,
     limits: TurnLimits,
 ) -> Turn:
-    """The model's whole answer; its model call is left open for the step's commit to close.
+    """The model's whole answer; its model call, of which `begun` has the first, is left for the step's commit to close.
 
     Raises ProviderError when it cannot be had, after `limits.retries` retries of what may pass, or fewer when the
     provider's budget is spent or it asks for a longer pause than a run should wait. A failed or cancelled try is
     metered, and what it has shown is discarded before the next.
     """
     failures = 0
+    _, model_call_id, input_tokens = begun
     while True:
-        turn = Turn(model_call_id=await meter.begin_model_call(step, input_tokens))
+        turn = Turn(model_call_id=model_call_id)
         try:
             await _listen(provider, request, turn, emit, limits)
             turn.usage = turn.usage or _estimate(turn, input_tokens)
@@ -155,14 +164,10 @@ async def take_turn(
             if turn.first_token_at is not None:
                 emit(Discarded(reason=error.kind))
             await asyncio.sleep(pause_s)
+            model_call_id = await meter.begin_model_call(step, input_tokens)
         except asyncio.CancelledError:
             await meter.end_model_call(_end(turn, "cancelled", _estimate(turn, input_tokens)))
             raise
-
-
-def estimate_tokens(history: list[HistoryMessage], instructions: str) -> int:
-    """About four characters a token: what a request is taken to cost when nobody gives figures."""
-    return (len(instructions) + sum(len(message.content) for message in history)) // 4 + 1
 
 
 async def _listen(
