@@ -7,6 +7,7 @@ import sys
 from api.app import create_app
 from api.server import Server
 from common.config import ConfigError, load_settings
+from common.garbage import calm_garbage_collector
 from common.observability.logging import configure_logging
 from common.observability.tracing import close_tracing, open_tracing
 
@@ -23,6 +24,7 @@ def main() -> int:
         configure_logging(settings)
         open_tracing(settings, "throughline-api")
         server = Server(create_app(settings), host=settings.host, port=settings.port)
+        calm_garbage_collector()
         server.run(_inherited_sockets())
         close_tracing()
     except ConfigError as error:

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from common.config import ConfigError, Settings, require
 from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
+from common.garbage import calm_garbage_collector
 from common.limits import LimitBook
 from common.model.run_state import Priority
 from common.observability.loop_lag import measure_loop_lag
@@ -133,6 +134,7 @@ async def serve(settings: Settings) -> None:
         models={offer.name: frozenset(offer.models) for offer in provider_offers},
         limits=LimitBook(settings, pool),
     )
+    calm_garbage_collector()
     _log.info("worker_started", owner=owner, providers=sorted(providers), tools=sorted(tools))
     try:
         await _work(resources, beats_pool, _offers(settings, provider_offers, tools), leave)

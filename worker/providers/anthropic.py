@@ -133,6 +133,8 @@ class AnthropicFold:
         self.finished = False
         self._calls: dict[int, int] = {}
         self._opaque: dict[int, dict[str, Any]] = {}
+        self._thoughts: dict[int, list[str]] = {}
+        """Of each block; added up one by one, long ones would cost the square of their length."""
         self._replay = ReplayRecorder()
         self._usage = _Usage()
         self._stop_reason: str | None = None
@@ -154,6 +156,8 @@ class AnthropicFold:
                     yield self._report(event.usage)
             case "message_stop":
                 self.finished = True
+                for index, thoughts in self._thoughts.items():
+                    self._opaque[index]["thinking"] = "".join(thoughts)
                 yield Finish(_STOP_REASONS.get(self._stop_reason, "other"), self._replay.data())
             case "error":
                 raise from_event("anthropic", {"error": event.error})
@@ -172,8 +176,8 @@ class AnthropicFold:
                 arguments = msgspec.json.encode(block.input).decode() if block.input else ""
                 yield ToolCallDelta(call, block.id, block.name, arguments)
             case "thinking":
-                item = {"type": "thinking", "thinking": block.thinking, "signature": block.signature}
-                self._keep(index, item)
+                self._keep(index, {"type": "thinking", "thinking": "", "signature": block.signature})
+                self._thoughts[index] = [block.thinking]
                 if block.thinking:
                     yield ReasoningDelta(block.thinking)
             case "redacted_thinking":
@@ -185,8 +189,8 @@ class AnthropicFold:
                 yield self._text(delta.text)
             case "input_json_delta" if delta.partial_json and index in self._calls:
                 yield ToolCallDelta(self._calls[index], None, None, delta.partial_json)
-            case "thinking_delta" if index in self._opaque:
-                self._opaque[index]["thinking"] += delta.thinking
+            case "thinking_delta" if index in self._thoughts:
+                self._thoughts[index].append(delta.thinking)
                 yield ReasoningDelta(delta.thinking)
             case "signature_delta" if index in self._opaque:
                 self._opaque[index]["signature"] += delta.signature

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import cache
 from typing import Protocol, TypedDict
@@ -12,7 +12,7 @@ import httpx2
 import msgspec
 
 from common.config import Settings
-from worker.providers.base import ProviderError, ProviderEvent
+from worker.providers.base import ProviderError, ProviderEvent, TextDelta
 from worker.providers.errors import SdkErrors, from_exception, truncated
 from worker.providers.sse import SseSplitter
 
@@ -86,12 +86,11 @@ async def read_stream(
             splitter = SseSplitter()
             async with aclosing(response.iter_bytes()) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
-                    for payload in splitter.feed(chunk):
-                        for event in fold.feed(payload):
-                            yield event
-                        if fold.finished:
-                            await _drain(chunks)
-                            return
+                    for event in _joined(fold, splitter.feed(chunk)):
+                        yield event
+                    if fold.finished:
+                        await _drain(chunks)
+                        return
             for event in fold.end():
                 yield event
             if not fold.finished:
@@ -106,6 +105,32 @@ async def read_stream(
             raise
         # Without its cause: SDK errors carry the request, and with it the key.
         raise known from None
+
+
+def _joined(fold: Fold, payloads: Iterable[bytes]) -> Iterator[ProviderEvent]:
+    """The events of payloads that came together, up to `Finish`; text that came in several of them is one.
+
+    Where there is more to do than can be done, more comes together: then this is most of what is saved.
+    """
+    texts: list[str] = []
+    try:
+        for payload in payloads:
+            for event in fold.feed(payload):
+                if type(event) is TextDelta:
+                    texts.append(event.text)
+                    continue
+                if texts:
+                    yield TextDelta("".join(texts))
+                    texts.clear()
+                yield event
+            if fold.finished:
+                return
+    except (ProviderError, msgspec.MsgspecError):
+        if texts:  # it was said before the failure
+            yield TextDelta("".join(texts))
+        raise
+    if texts:
+        yield TextDelta("".join(texts))
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
