@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -208,50 +208,48 @@ async def workspace_transaction(
     begin = f"begin; set local app.workspace_id = '{UUID(str(workspace_id))}'"
     if lock_timeout_s is not None:
         begin += f"; set local lock_timeout = {_milliseconds(lock_timeout_s)}"
-    async with _connection(pool, begin) as connection, asyncio.timeout(TRANSACTION_S):
-        try:
-            yield connection
-            await connection.execute("commit")
-        except BaseException as error:
-            await _roll_back(connection)
-            if isinstance(error, asyncpg.DataError):
-                # asyncpg counts a value that does not fit its column among the errors of a lost connection.
-                raise ValueError(str(error)) from error
-            raise
+    connection = await _take(pool, begin)
+    try:
+        async with asyncio.timeout(TRANSACTION_S):
+            try:
+                yield connection
+                await connection.execute("commit")
+            except BaseException as error:
+                await _roll_back(connection)
+                if isinstance(error, asyncpg.DataError):
+                    # asyncpg counts a value that does not fit its column among the errors of a lost connection.
+                    raise ValueError(str(error)) from error
+                raise
+    finally:
+        await pool.release(connection)
 
 
 async def check_alive(pool: Pool) -> None:
     """One round trip; raises one of DATABASE_DOWN, at the latest after PLACE_S."""
-    async with _connection(pool, "select 1"):
-        pass
+    await pool.release(await _take(pool, "select 1"))
 
 
-@asynccontextmanager
-async def _connection(pool: Pool, first: str) -> AsyncIterator[Connection]:
+async def _take(pool: Pool, first: str) -> Connection:
     """One that has executed `first`, which has nothing to do. Who is silent for _ANSWER_S makes room for a new one."""
-    async with AsyncExitStack() as stack:
-        async with asyncio.timeout(PLACE_S):
-            try:
-                connection = await _answering(pool, first, stack)
-            except TimeoutError:
-                connection = await _answering(pool, first, stack)
-        yield connection
-
-
-async def _answering(pool: Pool, first: str, stack: AsyncExitStack) -> Connection:
-    """A connection that has executed `first`, and goes back to `pool` with `stack`."""
-    async with AsyncExitStack() as place:
-        connection: Connection = await place.enter_async_context(pool.acquire())
-        condemn = connection.condemn
+    async with asyncio.timeout(PLACE_S):
         try:
-            await connection.execute(first, timeout=_ANSWER_S)
+            return await _take_answering(pool, first)
         except TimeoutError:
+            return await _take_answering(pool, first)
+
+
+async def _take_answering(pool: Pool, first: str) -> Connection:
+    connection: Connection = await pool.acquire()
+    condemn = connection.condemn
+    try:
+        await connection.execute(first, timeout=_ANSWER_S)
+    except BaseException as error:
+        if isinstance(error, TimeoutError):
             await condemn()  # or the next one is of its kind
-            raise
-        except asyncio.CancelledError:
+        elif isinstance(error, asyncio.CancelledError):
             await _roll_back(connection)
-            raise
-        await stack.enter_async_context(place.pop_all())
+        await pool.release(connection)
+        raise
     return connection
 
 

@@ -1,8 +1,7 @@
 """The real pool, at whose statements a test may step in: lose a reply, hold all up, pull the plug."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
 import asyncpg
@@ -63,12 +62,14 @@ class ProbedPool:
         """Postgres is back."""
         self._cut = False
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator["_ProbedConnection"]:
+    async def acquire(self) -> "_ProbedConnection":
         """A connection of the real pool, watched."""
         self._connect()
-        async with self.real.acquire() as connection:
-            yield _ProbedConnection(connection, self)
+        return _ProbedConnection(await self.real.acquire(), self)
+
+    async def release(self, connection: "_ProbedConnection") -> None:
+        """Gives it back."""
+        await self.real.release(connection.real)
 
     async def fetch(self, statement: str, *arguments: Any) -> Any:
         """A query outside of a transaction."""
@@ -94,11 +95,11 @@ class ProbedPool:
 
 class _ProbedConnection:
     def __init__(self, connection: Any, pool: ProbedPool) -> None:
-        self._connection = connection
+        self.real = connection
         self._pool = pool
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._connection, name)
+        method = getattr(self.real, name)
 
         async def execute(statement: str, *arguments: Any, **options: Any) -> Any:
             return await self._pool.execute(method, statement, *arguments, **options)

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
@@ -222,12 +222,17 @@ class WatchedPool:
     def is_closing(self) -> bool:
         return False
 
-    @asynccontextmanager
-    async def acquire(self, **_: Any) -> AsyncIterator["_WatchedConnection"]:
+    async def acquire(self) -> "_WatchedConnection":
         """A connection for one transaction."""
         fault = await self._enter()
-        async with self._process.record.traffic.under_way(), self._pool.acquire() as connection:
-            yield _WatchedConnection(connection, self._process, fault)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._process.record.traffic.under_way())
+            connection = await stack.enter_async_context(self._pool.acquire())
+            return _WatchedConnection(connection, self._process, fault, stack.pop_all())
+
+    async def release(self, connection: "_WatchedConnection") -> None:
+        """Gives it back."""
+        await connection.place.aclose()
 
     async def fetch(self, statement: str, *arguments: Any) -> Any:
         """A query that is a transaction of its own."""
@@ -252,7 +257,8 @@ class WatchedPool:
 class _WatchedConnection:
     """Looks at every statement of one transaction, and at the run that it writes to."""
 
-    def __init__(self, connection: Any, process: Process, fault: Fault | None) -> None:
+    def __init__(self, connection: Any, process: Process, fault: Fault | None, place: AsyncExitStack) -> None:
+        self.place = place
         self._connection = connection
         self._process = process
         self._fault = fault
@@ -275,10 +281,11 @@ class _WatchedConnection:
 
     def _note(self, statement: str, arguments: tuple[Any, ...]) -> None:
         words = " ".join(statement.split())
-        if words.startswith("update runs set lease_until = clock_timestamp() + $3"):
+        if "update runs set lease_until = clock_timestamp() + $3" in words:
             self._held = (arguments[0], arguments[1])
-        elif words.startswith(("insert into messages", "insert into tool_calls", "insert into model_calls")):
-            self._wrote = words[12:23]
+        for table in ("messages", "tool_calls", "model_calls"):
+            if f"insert into {table} " in words:
+                self._wrote = table
         self._ended = self._ended or "terminal_event = $9" in words
 
     async def _commit_checked(self) -> None:
@@ -286,7 +293,7 @@ class _WatchedConnection:
             run_id, attempt = self._held
             row = await self._connection.fetchrow("select attempt, state from runs where id = $1", run_id)
             if tuple(row) != (attempt, "running"):
-                self._process.record.violations.append(f"attempt {attempt} wrote{self._wrote} into {tuple(row)}")
+                self._process.record.violations.append(f"attempt {attempt} wrote {self._wrote} into {tuple(row)}")
         await self._connection.execute("commit")
 
     async def _undo(self) -> None:
