@@ -153,9 +153,9 @@ class RunningRuns:
         await ring_for_next(self._resources, lease.workspace_id)
 
 
-async def start_run(runs: RunningRuns, run_id: UUID, priority: Priority) -> None:
-    """The arq job: something is due, `run_id` at least. Which run it claims, the database decides."""
+async def start_run(runs: RunningRuns, priority: Priority) -> None:
+    """Answers a bell: something is due. Which run is claimed, the database decides."""
     try:
         await runs.answer_bell(priority)
     except DATABASE_DOWN as error:
-        _log.warning("bell_not_answered", run_id=str(run_id), error=type(error).__name__)
+        _log.warning("bell_not_answered", priority=str(priority), error=type(error).__name__)

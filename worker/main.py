@@ -9,13 +9,9 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 import structlog
-from arq.connections import ArqRedis
-from arq.typing import WorkerCoroutine
-from arq.worker import Worker, func
 from redis.asyncio import Redis
 
 from common.config import ConfigError, Settings, require
@@ -23,18 +19,18 @@ from common.eventlog.log import EventLog
 from common.eventlog.signals import subscribe_cancels
 from common.garbage import calm_garbage_collector
 from common.limits import LimitBook
-from common.model.run_state import Priority
 from common.observability.loop_lag import measure_loop_lag
-from common.queue import JOB, QUEUES, Bell, deserialize, serialize, wake_of
-from common.redis import REDIS_DOWN, open_redis, open_redis_pool, tls_of
+from common.queue import Bell
+from common.redis import open_redis, tls_of
 from common.scrape import Scrape
 from common.store.catalogue import Offers, ProviderOffer, ToolOffer, update_offers_left, upsert_offers
 from common.store.database import DATABASE_DOWN, Pool, close_pool, open_pool
 from common.store.schema import SchemaGate
 from common.store.workers import delete_worker
 from common.store.workspace_limits import upsert_default
+from worker.bells import answer_bells
 from worker.housekeeping import keep_house_for_ever
-from worker.job import RunningRuns, start_run
+from worker.job import RunningRuns
 from worker.providers import base as providers_base
 from worker.providers.registry import build_providers, offers
 from worker.recovery import sweep, take_due_runs
@@ -48,63 +44,8 @@ from worker.tools.environment import hide_keys
 from worker.tools.loading import load_tools
 
 _log = structlog.get_logger(__name__)
-_BELL_WAIT_S = 5.0
-_BELLS_AT_ONCE = 50
 _LISTEN_AGAIN_S = 1.0
 _OFFER_EVERY_S = 20.0
-
-
-class BellWorker(Worker):
-    """arq's worker for the bells of one priority, woken by a list instead of polling, and only while there is room for
-    a run.
-
-    Its jobs are short: they claim a run and hand it over. It outlives a Redis that goes away.
-    """
-
-    def __init__(self, runs: RunningRuns, redis: ArqRedis, priority: Priority) -> None:
-        async def answer(_: dict[Any, Any], run_id: str) -> None:
-            await start_run(runs, UUID(run_id), priority)
-
-        job = func(cast(WorkerCoroutine, answer), name=JOB, keep_result=0, timeout=30, max_tries=1)
-        super().__init__(
-            functions=[job],
-            queue_name=QUEUES[priority],
-            redis_pool=redis,
-            handle_signals=False,
-            max_jobs=_BELLS_AT_ONCE,
-            keep_result=0,
-            job_serializer=serialize,
-            job_deserializer=deserialize,
-            log_results=False,
-        )
-        self._runs = runs
-        self._wake = wake_of(QUEUES[priority])
-
-    async def main(self) -> None:
-        """Answers bells until cancelled."""
-        pause_s = 0.05
-        while True:
-            try:
-                await self._runs.has_room()
-                await self._poll_iteration()
-                await self._wait_for_bell()
-                pause_s = 0.05
-            except REDIS_DOWN as error:
-                _log.warning("queue_unreachable", error=type(error).__name__)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 1.0)
-                await self._free_places()
-
-    async def _free_places(self) -> None:
-        """arq never gives back the place of a job that Redis broke off: once none is running, all are free."""
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        self.tasks.clear()
-        self.job_counter, self.sem = 0, asyncio.BoundedSemaphore(self.max_jobs + 1)
-
-    async def _wait_for_bell(self) -> None:
-        await self._runs.has_room()
-        count = max(1, min(self._runs.free, _BELLS_AT_ONCE))
-        await self.pool.blmpop(_BELL_WAIT_S, 1, self._wake, direction="LEFT", count=count)  # type: ignore[arg-type,misc]
 
 
 async def serve(settings: Settings) -> None:
@@ -157,7 +98,7 @@ async def _work(resources: Resources, beats_pool: Pool, offered: Offers, leave: 
         "due runs": take_due_runs(resources, runs),
         "sweep": sweep(resources, runs),
         **{
-            f"{priority} bells": _persist(partial(_answer_bells, resources.settings, runs, priority))
+            f"{priority} bells": _persist(partial(answer_bells, resources.settings, runs, priority))
             for priority in resources.settings.worker_priorities
         },
         "cancels": _persist(partial(_hear_cancels, resources.redis, runs)),
@@ -193,15 +134,6 @@ async def _persist(listen: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             _log.exception("listening_broke")
         await asyncio.sleep(_LISTEN_AGAIN_S)
-
-
-async def _answer_bells(settings: Settings, runs: RunningRuns, priority: Priority) -> None:
-    connections = open_redis_pool(settings.queue_redis_url, tls_of(settings), reply_s=_BELL_WAIT_S * 2)
-    redis = ArqRedis(connections, serialize, deserialize, default_queue_name=QUEUES[priority])
-    try:
-        await BellWorker(runs, redis, priority).main()
-    finally:
-        await redis.aclose(close_connection_pool=True)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

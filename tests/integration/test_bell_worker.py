@@ -16,9 +16,9 @@ from common.ids import new_id
 from common.model.run_state import Priority
 from common.queue import QUEUES, Bell, deserialize, serialize
 from tests.support.eventually import eventually
-from worker import main
+from worker import bells, main
+from worker.bells import BellWorker
 from worker.job import RunningRuns
-from worker.main import BellWorker
 
 
 class Runs:
@@ -54,7 +54,7 @@ async def test_bells_are_heard_however_often_redis_broke(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bell whose answer Redis breaks off gives its place back: more of them than there are places stop nothing."""
-    monkeypatch.setattr(main, "_BELLS_AT_ONCE", 2)
+    monkeypatch.setattr(bells, "_BELLS_AT_ONCE", 2)
     watch = Pipeline.watch
     broken = 0
 
@@ -72,6 +72,36 @@ async def test_bells_are_heard_however_often_redis_broke(
             await Bell(redis).ring(new_id(), Priority.INTERACTIVE)
             await eventually(lambda number=number: runs.answered.total() == number, 8)  # type: ignore[misc]
         assert broken > 3
+
+
+async def test_bell_is_answered_at_once_and_once(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run waits for arq to take the job of its bell, and when it has, nothing more is claimed for it."""
+    held = asyncio.Event()
+    poll = BellWorker._poll_iteration
+
+    async def poll_late(worker: BellWorker) -> None:
+        if worker._answers:
+            await held.wait()
+        await poll(worker)
+
+    monkeypatch.setattr(BellWorker, "_poll_iteration", poll_late)
+    runs = Runs()
+    async with hearing(redis_url, runs, Priority.INTERACTIVE):
+        await eventually(lambda: _waits_for_a_bell(redis))
+        await Bell(redis).ring(new_id(), Priority.INTERACTIVE)
+        await eventually(lambda: runs.answered.total() == 1)
+        assert await redis.zcard(QUEUES[Priority.INTERACTIVE]) == 1
+        held.set()
+        await eventually(lambda: _is_empty(redis, QUEUES[Priority.INTERACTIVE]))
+    assert runs.answered.total() == 1
+
+
+async def _waits_for_a_bell(redis: Redis) -> bool:
+    return any(client["cmd"] == "blmpop" for client in await redis.client_list())
+
+
+async def _is_empty(redis: Redis, queue: str) -> bool:
+    return int(await redis.zcard(queue)) == 0
 
 
 @pytest.mark.parametrize("priority", Priority)
@@ -94,8 +124,8 @@ async def test_idle_worker_asks_redis_for_next_to_nothing(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two commands for each wait of 5 s and priority: 0.8 a second for a worker that serves both."""
-    assert main._BELL_WAIT_S == 5
-    monkeypatch.setattr(main, "_BELL_WAIT_S", 0.05)
+    assert bells._BELL_WAIT_S == 5
+    monkeypatch.setattr(bells, "_BELL_WAIT_S", 0.05)
 
     await redis.config_resetstat()
     async with hearing(redis_url, Runs(), Priority.INTERACTIVE), hearing(redis_url, Runs(), Priority.BACKGROUND):

@@ -23,6 +23,7 @@ from tests.support.scripted_provider import ScriptedProvider, says
 from tests.support.seed import Seeded, seed_run
 from tests.support.worker_life import expire_lease, read_one, worker_resources, write
 from worker import main
+from worker.bells import answer_bells
 from worker.job import RunningRuns
 from worker.recovery import sweep
 
@@ -187,7 +188,7 @@ async def test_held_run_begins_at_once_where_there_is_room(settings: Settings, p
     runs = [await seed_run(pool, provider="scripted")]
     runs += [await seed_run(pool, provider="scripted", workspace_id=runs[0].workspace_id) for _ in range(3)]
     await deaf.claim_due()
-    listening = asyncio.create_task(main._answer_bells(capped, free, INTERACTIVE))
+    listening = asyncio.create_task(answer_bells(capped, free, INTERACTIVE))
     try:
         await free.answer_bell(INTERACTIVE)
         assert free.running == 0
