@@ -264,17 +264,16 @@ def test_seams_are_all_the_places_there_are() -> None:
 
 
 def _passed_in_the_product() -> Iterator[str]:
-    """The argument of each `failpoint(…)`; of an f-string, what the `_commit(…)` of its file make of it."""
-    for package in (api, worker, common):
-        for path in Path(str(package.__file__)).parent.rglob("*.py"):
-            tree = ast.parse(path.read_text())
-            commits = [call.args[0] for call in _calls(tree, "_commit")]
-            for call in _calls(tree, "failpoint"):
-                match call.args[0]:
-                    case ast.Constant(value=str(name)):
-                        yield name
-                    case ast.JoinedStr(values=[ast.FormattedValue(), ast.Constant(value=str(rest))]):
-                        yield from (f"{ast.literal_eval(what)}{rest}" for what in commits)
+    """The argument of each `failpoint(…)`; of an f-string, what the `_commit(…)` of the worker make of it."""
+    packages = (Path(str(package.__file__)).parent for package in (api, worker, common))
+    trees = [ast.parse(path.read_text()) for package in packages for path in package.rglob("*.py")]
+    commits = {ast.literal_eval(call.args[0]) for tree in trees for call in _calls(tree, "_commit")}
+    for call in (call for tree in trees for call in _calls(tree, "failpoint")):
+        match call.args[0]:
+            case ast.Constant(value=str(name)):
+                yield name
+            case ast.JoinedStr(values=[ast.FormattedValue(), ast.Constant(value=str(rest))]):
+                yield from (f"{what}{rest}" for what in commits)
 
 
 def _calls(tree: ast.AST, name: str) -> list[ast.Call]:
