@@ -267,7 +267,12 @@ def _passed_in_the_product() -> Iterator[str]:
     """The argument of each `failpoint(…)`; of an f-string, what the `_commit(…)` of the worker make of it."""
     packages = (Path(str(package.__file__)).parent for package in (api, worker, common))
     trees = [ast.parse(path.read_text()) for package in packages for path in package.rglob("*.py")]
-    commits = {ast.literal_eval(call.args[0]) for tree in trees for call in _calls(tree, "_commit")}
+    commits = [
+        str(name.value)
+        for tree in trees
+        for call in _calls(tree, "_commit")
+        if isinstance(name := call.args[0], ast.Constant)
+    ]
     for call in (call for tree in trees for call in _calls(tree, "failpoint")):
         match call.args[0]:
             case ast.Constant(value=str(name)):
