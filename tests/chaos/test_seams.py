@@ -268,10 +268,10 @@ def _passed_in_the_product() -> Iterator[str]:
     packages = (Path(str(package.__file__)).parent for package in (api, worker, common))
     trees = [ast.parse(path.read_text()) for package in packages for path in package.rglob("*.py")]
     commits = [
-        str(name.value)
+        str(first.value)
         for tree in trees
         for call in _calls(tree, "_commit")
-        if isinstance(name := call.args[0], ast.Constant)
+        if isinstance(first := call.args[0], ast.Constant)
     ]
     for call in (call for tree in trees for call in _calls(tree, "failpoint")):
         match call.args[0]:
