@@ -21,6 +21,7 @@ from common.ids import new_id
 from common.model.messages import Conversation, Message, Run
 from common.model.requests import NewMessage, Regeneration
 from common.model.ui_messages import ChatRequest, PostedMessage
+from common.store.catalogue import select_offers
 from common.store.conversations import ensure_conversation, lock_conversation
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import select_message, update_message_edited
@@ -135,7 +136,14 @@ async def _open_turn(post: _Post, said: Said) -> Run:
         priority=request.priority,
     )
     begun = await open_turn(
-        post.resources, post.connection, post.principal, post.conversation, new, post.aftermath, said.ids[-1]
+        post.resources,
+        post.connection,
+        post.principal,
+        post.conversation,
+        await select_offers(post.connection),
+        new,
+        post.aftermath,
+        said.ids[-1],
     )
     assert begun.run is not None, "a user's message starts a run"
     return begun.run

@@ -34,15 +34,16 @@ class Choice(NamedTuple):
     max_steps: int
 
 
-async def choose(connection: Connection, settings: Settings, conversation: Conversation, message: Wish) -> Choice:
-    """Resolves the levels against agents and catalogue.
+async def choose(
+    connection: Connection, settings: Settings, conversation: Conversation, message: Wish, offers: Offers
+) -> Choice:
+    """Resolves the levels against agents and `offers`, the catalogue.
 
     Without an agent every tool of the catalogue is at hand. Raises `unknown_agent`, `unknown_provider`,
     `provider_not_configured`, or `invalid_request` when nothing says which model to use.
     """
     agent_id = message.agent_id or conversation.agent_id
     agent = None if agent_id is None else await require_agent(connection, agent_id)
-    offers = await select_offers(connection)
     levels = [
         (agent.provider, agent.model) if agent else (None, None),
         (conversation.provider, conversation.model),

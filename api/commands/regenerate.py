@@ -13,6 +13,7 @@ from common.failpoints import failpoint
 from common.model.messages import Conversation, Message, Run
 from common.model.requests import Regeneration
 from common.model.run_state import CancelReason, Priority
+from common.store.catalogue import select_offers
 from common.store.conversations import lock_conversation
 from common.store.database import Connection, workspace_transaction
 from common.store.messages import select_message, select_turn_opener, select_turns, update_superseded
@@ -65,7 +66,8 @@ async def answer_anew(
         change.provider or trigger.provider,
         change.model or (None if change.provider else trigger.model),
     )
-    choice = await choose(connection, resources.settings, conversation, wish)
+    offers = await select_offers(connection)
+    choice = await choose(connection, resources.settings, conversation, wish, offers)
     unfinished = await select_unfinished_runs(connection, conversation.id)
     turns = await select_turns(connection, [run.trigger_message_id for run in unfinished])
 

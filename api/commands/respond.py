@@ -14,12 +14,14 @@ from api.errors import invalid, not_found
 from api.resources import Resources
 from common.failpoints import failpoint
 from common.ids import new_id
-from common.model.messages import Conversation, Message, Run
+from common.model.messages import Conversation, Run
 from common.model.requests import NewConversation
 from common.model.responses import ConversationReference, NewResponse, parse_id
+from common.model.run_state import RunState
+from common.store.catalogue import select_offers
 from common.store.conversations import insert_conversation, lock_conversation, update_last_turn
 from common.store.database import Connection, workspace_transaction
-from common.store.messages import NewMessageRow, insert_messages, insert_opening_message
+from common.store.messages import NewMessageRow, OpenedTurn, insert_messages, insert_opening_message
 from common.store.runs import select_is_newest, select_run
 
 
@@ -61,9 +63,12 @@ async def _begin(
 ) -> Run:
     wish = await wish_of_model(connection, resources.settings, new.model)
     conversation = await _conversation(connection, principal, new, said)
-    choice = _adjust(await choose(connection, resources.settings, conversation, wish), new)
-    state = await make_room(connection, conversation.id, "reject", aftermath)
-    turn, trigger = await _append(connection, principal, conversation.id, said, wish)
+    offers = await select_offers(connection)
+    choice = _adjust(await choose(connection, resources.settings, conversation, wish, offers), new)
+    turn, is_busy, trigger = await _append(connection, principal, conversation.id, said, wish)
+    state = RunState.QUEUED
+    if is_busy:
+        state = await make_room(connection, conversation.id, "reject", aftermath)
     priority = chosen_priority(new)
     return await begin_run(resources, connection, principal, trigger, turn, choice, state, priority, aftermath)
 
@@ -108,8 +113,8 @@ def _adjust(choice: Choice, new: NewResponse) -> Choice:
 
 async def _append(
     connection: Connection, principal: Principal, conversation_id: UUID, said: list[Said], wish: Wish
-) -> tuple[int, Message]:
-    """The last message and its turn; each message opens a turn of its own."""
+) -> OpenedTurn:
+    """The turn of the last message; each message opens a turn of its own."""
     rows = [
         NewMessageRow(
             id=new_id(),

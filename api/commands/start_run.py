@@ -11,12 +11,13 @@ from api.errors import invalid, not_found
 from api.resources import Resources
 from common.failpoints import failpoint
 from common.ids import new_id
-from common.model.messages import Conversation, Message
+from common.model.messages import Conversation
 from common.model.requests import NewMessage
-from common.model.run_state import Priority
-from common.store.conversations import lock_conversation
+from common.model.run_state import Priority, RunState
+from common.store.catalogue import Offers
+from common.store.conversations import lock_conversation_with_offers
 from common.store.database import Connection, workspace_transaction
-from common.store.messages import NewMessageRow, insert_opening_message
+from common.store.messages import NewMessageRow, OpenedTurn, insert_opening_message
 
 
 async def start_run(
@@ -34,10 +35,10 @@ async def start_run(
         kept = await request.begin(connection)
         if kept is not None:
             return await begun_before(connection, kept)
-        conversation = await lock_conversation(connection, conversation_id)
-        if conversation is None:
+        locked = await lock_conversation_with_offers(connection, conversation_id)
+        if locked is None:
             raise not_found()
-        begun = await open_turn(resources, connection, principal, conversation, new, aftermath)
+        begun = await open_turn(resources, connection, principal, *locked, new, aftermath)
         await request.keep(connection, begun.run, begun.answer)
         await failpoint("request.before_commit")
     await failpoint("request.after_commit")
@@ -50,6 +51,7 @@ async def open_turn(
     connection: Connection,
     principal: Principal,
     conversation: Conversation,
+    offers: Offers,
     new: NewMessage,
     aftermath: Aftermath,
     message_id: UUID | None = None,
@@ -62,11 +64,13 @@ async def open_turn(
     message_id = message_id or new_id()
     if not new.run:
         await check_wish(connection, wish)
-        _, message = await _append(connection, principal, conversation.id, new, message_id)
-        return accept(message, None)
-    choice = await choose(connection, resources.settings, conversation, wish)
-    state = await make_room(connection, conversation.id, new.if_busy, aftermath)
-    turn, message = await _append(connection, principal, conversation.id, new, message_id)
+        opened = await _append(connection, principal, conversation.id, new, message_id)
+        return accept(opened.message, None)
+    choice = await choose(connection, resources.settings, conversation, wish, offers)
+    turn, is_busy, message = await _append(connection, principal, conversation.id, new, message_id)
+    state = RunState.QUEUED
+    if is_busy:
+        state = await make_room(connection, conversation.id, new.if_busy, aftermath)
     priority = new.priority or Priority.INTERACTIVE
     run = await begin_run(resources, connection, principal, message, turn, choice, state, priority, aftermath)
     return accept(message, run)
@@ -74,7 +78,7 @@ async def open_turn(
 
 async def _append(
     connection: Connection, principal: Principal, conversation_id: UUID, new: NewMessage, message_id: UUID
-) -> tuple[int, Message]:
+) -> OpenedTurn:
     return await insert_opening_message(
         connection,
         NewMessageRow(

@@ -40,6 +40,14 @@ class Offers(Wire, kw_only=True):
         return not self.providers and not self.tools
 
 
+OFFERS = """
+    select offers::text from catalogue
+    where seen_at > (select max(seen_at) from catalogue) - interval '60 seconds'
+    order by seen_at, worker
+"""
+"""What the newest workers offer, for `read_offers`."""
+
+
 async def upsert_offers(connection: "Pool | Connection", worker: str, offers: Offers) -> None:
     """Replaces what `worker` offered before, and forgets workers that have been silent for a day."""
     await connection.execute(
@@ -62,14 +70,7 @@ async def update_offers_left(connection: "Pool | Connection", worker: str) -> No
 
 async def select_offers(connection: "Pool | Connection") -> Offers:
     """What the newest workers offer together: those seen within a minute of the last one."""
-    rows = await connection.fetch(
-        """
-        select offers::text from catalogue
-        where seen_at > (select max(seen_at) from catalogue) - interval '60 seconds'
-        order by seen_at, worker
-        """
-    )
-    return _read_offers(tuple(row["offers"] for row in rows))
+    return read_offers(tuple(row["offers"] for row in await connection.fetch(OFFERS)))
 
 
 async def select_is_offering(connection: "Pool | Connection", host: str, within_s: float = 60) -> bool:
@@ -87,7 +88,7 @@ async def select_is_offering(connection: "Pool | Connection", host: str, within_
 
 
 @lru_cache(maxsize=4)
-def _read_offers(texts: tuple[str, ...]) -> Offers:
+def read_offers(texts: tuple[str, ...]) -> Offers:
     """Workers say the same for hours, and each post asks what they say. Nobody changes what is given here."""
     return _unite([msgspec.json.decode(text, type=Offers) for text in texts])
 

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from common.model.messages import Conversation
 from common.model.requests import ConversationChange, NewConversation
+from common.store.catalogue import OFFERS, Offers, read_offers
 from common.store.database import Connection
 
 _COLUMNS = """
@@ -68,6 +69,24 @@ async def lock_conversation(connection: Connection, conversation_id: UUID) -> Co
         conversation_id,
     )
     return None if row is None else Conversation(**row)
+
+
+async def lock_conversation_with_offers(
+    connection: Connection, conversation_id: UUID
+) -> tuple[Conversation, Offers] | None:
+    """`lock_conversation`, and what `select_offers` gives, in one statement."""
+    row = await connection.fetchrow(
+        f"""
+        select {_COLUMNS}, array({OFFERS}) as offers
+        from conversations where id = $1 and deleted_at is null for no key update
+        """,
+        conversation_id,
+    )
+    if row is None:
+        return None
+    columns = dict(row)
+    offers = read_offers(tuple(columns.pop("offers")))
+    return Conversation(**columns), offers
 
 
 async def select_conversations(

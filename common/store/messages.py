@@ -37,8 +37,16 @@ class Place(NamedTuple):
     position: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
-async def insert_opening_message(connection: Connection, new: NewMessageRow) -> tuple[int, Message]:
-    """The conversation's next turn, and the message that opens it, as inserted; the caller holds the lock."""
+class OpenedTurn(NamedTuple):
+    """A turn with the message that opened it. `is_busy`: there are runs of the conversation that have not ended."""
+
+    turn: int
+    is_busy: bool
+    message: Message
+
+
+async def insert_opening_message(connection: Connection, new: NewMessageRow) -> OpenedTurn:
+    """The conversation's next turn with the message that opens it; the caller holds the conversation's lock."""
     row = await connection.fetchrow(
         f"""
         with opened as (
@@ -50,12 +58,13 @@ async def insert_opening_message(connection: Connection, new: NewMessageRow) -> 
         insert into messages (workspace_id, id, conversation_id, role, content, agent_id, provider, model, created_by,
                               turn, position)
         select current_workspace(), $1, $2, $3, $4, $5, $6, $7, $8, last_turn, 0 from opened
-        returning turn, position, {MESSAGE_COLUMNS}
+        returning turn, {MESSAGE_COLUMNS},
+            exists (select from runs r where r.conversation_id = $2 and r.finished_at is null) as is_busy
         """,
         *new,
     )
-    place, message = _read_placed(row)
-    return place.turn, message
+    columns = dict(row)
+    return OpenedTurn(columns.pop("turn"), columns.pop("is_busy"), _message(columns))
 
 
 async def insert_messages(connection: Connection, rows: Sequence[tuple[NewMessageRow, int]]) -> None:

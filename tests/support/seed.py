@@ -60,7 +60,7 @@ async def _insert_turn(
     priority: Priority,
 ) -> Run:
     message = NewMessageRow(new_id(), conversation_id, "user", content, None, None, None, USER)
-    turn, _ = await insert_opening_message(connection, message)
+    turn = (await insert_opening_message(connection, message)).turn
     new = NewRun(
         id=new_id(),
         conversation_id=conversation_id,
