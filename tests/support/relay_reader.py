@@ -2,6 +2,7 @@
 
 import asyncio
 
+from api.relay.batch import Batch
 from api.relay.follow import Follower
 from api.relay.hub import Hub, Subject
 from common.eventlog.log import LogEvent
@@ -12,7 +13,7 @@ from tests.support.player import Player
 
 
 class Reader:
-    """Follows a run in a task and keeps what it is told."""
+    """Follows a run in a task and keeps what it is told; what it can be told directly, it is."""
 
     def __init__(
         self,
@@ -29,9 +30,13 @@ class Reader:
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        async for batches in self._follower.batches():
+        async for batches in self._follower.batches(self._take):
             for batch in batches:
-                self.events += batch.events
+                self._take(batch)
+
+    def _take(self, batch: Batch) -> bool:
+        self.events += batch.events
+        return True
 
     @property
     def ids(self) -> list[str | None]:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
+from api.relay.batch import Batch
 from api.relay.follow import Follower
 from api.relay.hub import Hub, Subject
 from common.eventlog.log import LogEvent
@@ -118,12 +119,20 @@ class ModelClient:
 
     async def _read(self) -> None:
         try:
-            async with aclosing(self._follower.batches()) as batches:
+            async with aclosing(self._follower.batches(self._take_directly)) as batches:
                 async for some in batches:
-                    for batch in some:
-                        for event in batch.events:
-                            self.view.take(event)
-                    self.memories = [*self.memories[-4:], self.view.copy()]
+                    self._take(*some)
                     await self.going.wait()
         except Exception as error:
             self._violations.append(f"a client was told nonsense: {error!r} (of {self.view.run_id})")
+
+    def _take_directly(self, batch: Batch) -> bool:
+        if self.going.is_set():
+            self._take(batch)
+        return self.going.is_set()
+
+    def _take(self, *batches: Batch) -> None:
+        for batch in batches:
+            for event in batch.events:
+                self.view.take(event)
+        self.memories = [*self.memories[-4:], self.view.copy()]

@@ -466,6 +466,13 @@ BREAKAGES = (
         (_OUTAGES,),
     ),
     Breakage(
+        "relay-hands-on-holes",
+        "only what continues a run is handed on without a look at the log",
+        "whatever is published is handed on",
+        (Change("api/relay/follow.py", " or self._position != (attempt, n - 1) or n == 1:", " or n == 1:"),),
+        (_FOLLOW,),
+    ),
+    Breakage(
         "relay-holes",
         "a hole in what is published is filled from the log",
         "what comes after it is told",
