@@ -31,8 +31,8 @@ class Sizes(NamedTuple):
     crowd_stagger_s: float
 
 
-FULL = Sizes(rounds=3, posts=200, concurrencies=(1, 50, 200), window_s=8, crowd=500, crowd_stagger_s=5)
-QUICK = Sizes(rounds=1, posts=100, concurrencies=(1, 200), window_s=4, crowd=500, crowd_stagger_s=5)
+FULL = Sizes(rounds=3, posts=200, concurrencies=(1, 50, 200), window_s=8, crowd=500, crowd_stagger_s=20)
+QUICK = Sizes(rounds=1, posts=100, concurrencies=(1, 200), window_s=4, crowd=500, crowd_stagger_s=20)
 
 
 async def run_streams(sizes: Sizes, say: Say) -> Found:

@@ -62,7 +62,7 @@ class Writers:
         stored = self._lengths(await self._stored(reader))
         return sum(max(0, told - kept) for text in seen for told, kept in zip(self._lengths(text), stored, strict=True))
 
-    async def finish(self, system: System, timeout_s: float = 60) -> None:
+    async def finish(self, system: System, timeout_s: float = 180) -> None:
         """Waits until all have typed everything; then all show it, and the database has it, in a log without a hole."""
         for typist in self.typists:
             await typist.has_typed(timeout_s)
