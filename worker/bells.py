@@ -1,7 +1,7 @@
 """The bells' hearer: arq's worker, woken by a list, each of whose jobs claims a run."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from arq.connections import ArqRedis
@@ -14,10 +14,11 @@ from common.queue import JOB, QUEUES, deserialize, serialize, wake_of
 from common.redis import REDIS_DOWN, open_redis_pool, tls_of
 from worker.job import RunningRuns, start_run
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _BELL_WAIT_S = 5.0
 _BELLS_AT_ONCE = 50
-_TAKEN_KEPT = 1_000
+_NOTES_KEPT = 1_000
 
 
 class BellWorker(Worker):
@@ -34,7 +35,7 @@ class BellWorker(Worker):
             if job_id in self._answers:
                 await self._answers.pop(job_id)
             else:
-                self._note_taken(job_id)
+                _keep(self._taken, job_id, None)
                 await start_run(runs, priority)
 
         job = func(cast(WorkerCoroutine, answer), name=JOB, keep_result=0, timeout=30, max_tries=1)
@@ -62,7 +63,6 @@ class BellWorker(Worker):
             try:
                 await self._runs.has_room()
                 await self._poll_iteration()
-                self._forget_others_bells()
                 await self._wait_for_bell()
                 pause_s = 0.05
             except REDIS_DOWN as error:
@@ -87,18 +87,14 @@ class BellWorker(Worker):
                 if job_id in self._taken:  # found in the queue before it was heard
                     del self._taken[job_id]
                 else:
-                    self._answers[job_id] = asyncio.create_task(start_run(self._runs, self._priority))
+                    _keep(self._answers, job_id, asyncio.create_task(start_run(self._runs, self._priority)))
 
-    def _note_taken(self, job_id: str) -> None:
-        self._taken[job_id] = None
-        if len(self._taken) > _TAKEN_KEPT:  # others have heard these
-            del self._taken[next(iter(self._taken))]
 
-    def _forget_others_bells(self) -> None:
-        """Those whose job another worker has taken, once they are answered all the same."""
-        self._answers = {
-            job_id: answer for job_id, answer in self._answers.items() if job_id in self.tasks or not answer.done()
-        }
+def _keep(notes: dict[str, T], job_id: str, note: T) -> None:
+    """Notes what was done about a bell, until its other half comes; another worker may have that, so not for ever."""
+    notes[job_id] = note
+    if len(notes) > _NOTES_KEPT:
+        del notes[next(iter(notes))]
 
 
 async def answer_bells(settings: Settings, runs: RunningRuns, priority: Priority) -> None:
