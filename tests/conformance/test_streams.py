@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx2
 import pytest
 
 from tests.conformance.conftest import ask, collect
@@ -22,6 +23,27 @@ from worker.providers.base import (
 )
 
 WEATHER = ToolSpec(name="get_weather", description="Weather.", parameters={"type": "object"})
+
+
+async def test_compressed_stream(provider: Provider, server: FakeModelServer) -> None:
+    """A server in front of the model may compress its answer; it is read like any other."""
+    server.script(Reply(text="one two  three", gzip=True))
+    events = await collect(provider, ask(provider))
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "one two  three"
+    assert events[-1] == Finish("stop")
+
+
+async def test_stream_is_read_where_it_arrives(
+    provider: Provider, server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer does not go through the generators of the SDK's response, for which a busy worker has no time."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read by way of the SDK")
+
+    monkeypatch.setattr(httpx2.Response, "aiter_bytes", refuse)
+    server.script(Reply(text="one"))
+    assert (await collect(provider, ask(provider)))[-1] == Finish("stop")
 
 
 async def test_stream_of_text(provider: Provider, server: FakeModelServer) -> None:

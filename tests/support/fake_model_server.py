@@ -8,6 +8,7 @@ with a 400.
 """
 
 import asyncio
+import gzip
 import sys
 import time
 from collections import defaultdict, deque
@@ -169,8 +170,10 @@ class _Connection(asyncio.Protocol):
             return
         if reply.hang_after == 0:
             await asyncio.Event().wait()
-        self._send_head(chunked=reply.framing == "chunked")
+        self._send_head(chunked=reply.framing == "chunked", gzip=reply.gzip)
         frames = [reply.raw] if reply.raw is not None else list(WIRES[path.removeprefix("/v1")](reply, model))
+        if reply.gzip:
+            frames = [gzip.compress(b"".join(frames))]
         async for piece in _pace(_cut(frames, reply), reply):
             await self._can_write.wait()
             self._transport.write(_chunk(piece) if reply.framing == "chunked" else piece)
@@ -196,8 +199,10 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_chunk(b"%s%d %s" % (start, time.monotonic_ns(), end)))
         self._transport.write(_chunk(after.replace(b"\x00", b"")) + b"0\r\n\r\n")
 
-    def _send_head(self, *, chunked: bool) -> None:
+    def _send_head(self, *, chunked: bool, gzip: bool = False) -> None:
         framing = b"transfer-encoding: chunked" if chunked else b"connection: close"
+        if gzip:
+            framing += b"\r\ncontent-encoding: gzip"
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n%s\r\n\r\n" % framing
         )

@@ -36,6 +36,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One answer. With `body`, or a `status` other than 200, a plain answer that is no stream, with `headers`.
 
     `text` and `reasoning` are sent word by word. `error` ends the stream in its middle. `raw` replaces the body.
+    `gzip` compresses it as a whole.
     `cut_at` ends it after so many bytes: as a lost connection, or, with `framing` "close", as if it were complete.
     `hang_after` sends so many frames and then nothing more (0: not even headers); `pause_s` is the pause before each.
     """
@@ -55,6 +56,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     hang_after: int | None = None
     pause_s: float = 0
     split: int | None = None
+    gzip: bool = False
 
 
 def pieces(text: str, size: int = 0) -> list[str]:

@@ -21,6 +21,7 @@ class Answer:
     """A response whose body comes in the given chunks, each by itself."""
 
     headers = httpx2.Headers({"content-type": "text/event-stream"})
+    http_response = httpx2.Response(200)
 
     def __init__(self, chunks: list[bytes]) -> None:
         self._chunks = chunks
