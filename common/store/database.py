@@ -244,11 +244,13 @@ async def _take_answering(pool: Pool, first: str) -> Connection:
     try:
         await connection.execute(first, timeout=_ANSWER_S)
     except BaseException as error:
-        if isinstance(error, TimeoutError):
-            await condemn()  # or the next one is of its kind
-        elif isinstance(error, asyncio.CancelledError):
-            await _roll_back(connection)
-        await pool.release(connection)
+        try:
+            if isinstance(error, TimeoutError):
+                await condemn()  # or the next one is of its kind
+            elif isinstance(error, asyncio.CancelledError):
+                await _roll_back(connection)
+        finally:  # also when another cancellation comes meanwhile
+            await pool.release(connection)
         raise
     return connection
 

@@ -22,6 +22,7 @@ from common.store.database import (
     workspace_transaction,
 )
 from tests.support.eventually import eventually
+from tests.support.probed_pool import ProbedPool
 from tests.support.seed import seed_run
 from tests.support.servers import Servers
 from tests.support.tcp_proxy import Mode, TcpProxy
@@ -223,3 +224,28 @@ async def test_use_of_a_pool_tells_who_waits(settings: Settings) -> None:
         assert pool_use(pool) == (1, 1, 1, 0)
     finally:
         await pool.close()
+
+
+async def test_connection_comes_back_from_whoever_is_cancelled_twice(pool: Pool) -> None:
+    """While its first statement is under way, and again while that is taken back: the pool gets its place back."""
+    probed = ProbedPool(pool)
+    hangs = asyncio.Semaphore(0)
+
+    async def hang() -> None:
+        hangs.release()
+        await asyncio.Event().wait()
+
+    async def begin() -> None:
+        async with workspace_transaction(probed.as_pool, new_id()):
+            raise AssertionError("never begun")
+
+    probed.after("begin", hang)
+    probed.after("rollback", hang)
+    task = asyncio.create_task(begin())
+    for _ in range(2):
+        await hangs.acquire()
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    use = pool_use(pool)
+    assert use.size == use.idle
