@@ -12,14 +12,8 @@ from common.model.messages import Usage
 from common.store.database import Connection
 from common.store.run_transitions import HOLD
 
-_FIGURES = (
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "estimated",
-)
+_FIGURES = Usage.__struct_fields__
+"""Columns of the same names."""
 
 CLOSE_CRASHED = """
     update model_calls set state = 'crashed', finished_at = clock_timestamp()
